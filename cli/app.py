@@ -22,6 +22,7 @@ from cli.commands.data.app import app as data_app
 from cli.commands.homes.app import app as home_app
 from cli.commands.journal import app as journal_app
 from cli.commands.queue import app as queue_app
+from cli.commands.samples.app import app as samples_app
 from cli.commands.versions import app as versions_app
 from cli.diagnosis.commands import add_to
 from cli.errors import REFUSED
@@ -32,7 +33,18 @@ from events.values import Priority
 PANELS = {
     "Daily use": ("init", "demo", "add", "run", "status", "monitor", "pause", "resume", "stop"),
     "Data": ("data", "queue", "skip"),
-    "Models": ("ask", "chat", "compare", "consolidate", "versions", "checkpoints", "checkout", "lineage", "backup"),
+    "Models": (
+        "samples",
+        "ask",
+        "chat",
+        "compare",
+        "consolidate",
+        "versions",
+        "checkpoints",
+        "checkout",
+        "lineage",
+        "backup",
+    ),
     "Trouble": ("doctor", "failures", "explain", "retry", "logs", "journal"),
     "Service and settings": ("config", "home", "service", "hooks"),
 }
@@ -369,6 +381,7 @@ app.add_typer(checkpoints_app, name="checkpoints")
 app.add_typer(data_app, name="data", cls=CommandGroup)
 app.add_typer(versions_app, name="versions")
 app.add_typer(backup_app, name="backup")
+app.add_typer(samples_app, name="samples", cls=ShowGroup)
 app.add_typer(journal_app, name="journal", cls=TailGroup)
 app.add_typer(service_app, name="service", cls=StatusGroup)
 app.add_typer(home_app, name="home")

@@ -40,8 +40,9 @@ class SamplesSettings(Section, frozen=True, kw_only=True):
     """The regular expression of `match = "regex"`."""
     think_tag: str = "<think>"
     """The tag that begins a train of thought. The share of answers with it is shown. "": none."""
-    cost_max: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.01
-    """The most time of samples, as a share of the training time. Rounds that would take more are put off."""
+    cost_max: Annotated[float, Meta(gt=0.0, le=1000.0)] = 0.01
+    """The most time of samples, as a share of the training time. Rounds that would take more are put off. 1000: no
+    limit."""
 
 
 class SampleAnswer(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):

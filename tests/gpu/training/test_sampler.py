@@ -202,7 +202,7 @@ def test_an_answer_is_compared_and_cut(home: Home) -> None:
 @pytest.mark.usefixtures("rich")
 def test_a_trained_model_gives_the_expected_answers(home: Home) -> None:
     """It sees the tokens that it was trained on: after enough passes, the answers are right."""
-    rows = "".join(json.dumps({"prompt": "ping?", "completion": "pong"}) + "\n" for _ in range(8)).encode()
+    rows = "".join(json.dumps({"prompt": f"ping {n}?", "completion": "pong"}) + "\n" for n in range(8)).encode()
     prompts = _prompts_file(home, rows.splitlines(keepends=True)[0])
     how = settings(FULL, epochs=60, learning_rate=0.01)
     samples = SamplePlan(settings=SamplesSettings(every_steps=40, prompts="p.jsonl"), prompts_sha256=prompts)
