@@ -142,7 +142,7 @@ class SamplesPutOff(Fact, frozen=True, kw_only=True, tag="samples_put_off"):
     round_s: float
     trained_s: float
     cost_max: float
-    next_step: int
+    next_step: int | None
 
 
 class SamplesFailed(Fact, frozen=True, kw_only=True, tag="samples_failed"):

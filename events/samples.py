@@ -25,7 +25,7 @@ class SamplesSettings(Section, frozen=True, kw_only=True):
 
     every_steps: Annotated[int, Meta(ge=0)] = 200
     """Answer the prompts every N steps of a job, and at its end; 0: only on request (`keepstep samples now`)."""
-    prompts: Annotated[int, Meta(ge=0, le=PROMPTS_MAX)] | Annotated[str, Meta(min_length=1)] = 3
+    prompts: Annotated[int, Meta(ge=0, le=PROMPTS_MAX)] | Annotated[str, Meta(pattern="[^0-9]")] = 3
     """This many held-out rows ([data] validation, holdout); or a data file (a relative path starts at the home) of at
     most PROMPTS_MAX rows. 0: no samples."""
     max_new_tokens: Annotated[int, Meta(ge=1, le=8192)] = 128

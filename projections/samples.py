@@ -128,7 +128,9 @@ class SampleHistory:
                 self._spent_s += event.seconds
                 self._note = _note(record, "failed", event.global_step, event.message)
             case SamplesPutOff():
-                message = f"a round takes about {event.round_s:.3g} s, more than {event.cost_max:.3g} of the training"
+                message = (
+                    f"they take about {event.round_s:.2g} s, more than {100 * event.cost_max:.2g} % of training time"
+                )
                 self._note = _note(record, "put_off", event.global_step, message)
             case SamplesAbandoned():
                 self._note = _note(record, "abandoned", self._global_step, event.message)

@@ -155,7 +155,7 @@ def read_document(document: dict[str, Any], path: Path) -> tuple[Config | None, 
         return None, errors
     others = {name: made.pop(name) for name in DAEMON_SECTIONS}
     config = Config(job=JobSettings(**made), **others, old_names=old_names)
-    errors = find_conflicts(path, config.job, config.consolidation, config.hooks, config.memory)
+    errors = find_conflicts(path, config.job, config.consolidation, config.hooks, config.memory, config.samples)
     return (None if errors else config), errors
 
 

@@ -16,6 +16,7 @@ from cli.home.paths import Home
 from events.codec import Record, decode_record, kind_of
 from journal import START, Position, PositionLost, follow
 from projections.metrics import Chart, Metrics
+from projections.samples import SampleHistory, SamplesChart
 
 RECORDS_KEPT = 5_000
 """Records that are kept. A browser that missed more loads the page again."""
@@ -48,7 +49,7 @@ class Feed:
         self._home = home
         self._lock = threading.Lock()
         self._position: Position = START
-        self._metrics = Metrics()
+        self._metrics, self._samples = Metrics(), SampleHistory()
         self._records: deque[ShownRecord] = deque(maxlen=RECORDS_KEPT)
 
     def catch_up(self) -> int:
@@ -59,11 +60,12 @@ class Feed:
                     self._home.journal, decode_record, self._position, storage=self._home.storage
                 )
             except PositionLost:  # the journal was repaired: what was shown may no longer be in it
-                self._metrics, self._position = Metrics(), START
+                self._metrics, self._samples, self._position = Metrics(), SampleHistory(), START
                 self._records.clear()
                 records, position = follow(self._home.journal, decode_record, storage=self._home.storage)
             for record in records:
                 self._metrics.observe(record)
+                self._samples.observe(record)
             self._records.extend(_shown(record) for record in records[-RECORDS_KEPT:])
             self._position = position
             return position.seq
@@ -72,6 +74,11 @@ class Feed:
         """The metrics of a range of steps, as `Metrics.chart`."""
         with self._lock:
             return self._metrics.chart(first, last, points)
+
+    def samples(self, prompt: str | None, step: int | None) -> SamplesChart:
+        """The samples of all steps, as `SampleHistory.chart`."""
+        with self._lock:
+            return self._samples.chart(prompt, step)
 
     def after(self, seq: int) -> Batch:
         """At most RECORDS_AT_ONCE records after `seq`."""

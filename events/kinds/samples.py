@@ -53,8 +53,9 @@ class SamplesPutOff(Event, frozen=True, kw_only=True, tag="samples_put_off"):
     trained_s: float
     """Seconds of training since the last round."""
     cost_max: float
-    next_step: int
-    """The first step of the job at which they are due again and cost little enough, as estimated."""
+    next_step: int | None
+    """The first step of the job at which they are due again and cost little enough, as estimated; None: the job ends
+    before."""
 
 
 class SamplesFailed(Event, frozen=True, kw_only=True, tag="samples_failed"):

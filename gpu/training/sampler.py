@@ -102,6 +102,8 @@ class Sampler:
         self._trained_s, self._round_s = self.budget.trained_s, self.budget.round_s
         self._wasted_s = 0.0
         """Seconds of rounds that were put off after they began, since the last complete one."""
+        self._own_s, self._own_steps = 0.0, 0
+        """The training of this attempt."""
         self._said_s: float | None = None
         """The cost of a round when a put-off was last reported."""
         self._made: _Tools | None = None
@@ -110,6 +112,8 @@ class Sampler:
     def add_training(self, seconds: float) -> None:
         """Count the seconds of a step."""
         self._trained_s += seconds
+        self._own_s += seconds
+        self._own_steps += 1
 
     def visit(self, step: int, global_step: int) -> None:
         """Take samples if they are due at this step boundary. An error ends the round, not the training.
@@ -272,13 +276,15 @@ class Sampler:
             )
         )
 
-    def _affordable_step(self, step: int, round_s: float) -> int:
-        """Return the next step at which a round is due and costs little enough, if steps take as long as before."""
+    def _affordable_step(self, step: int, round_s: float) -> int | None:
+        """Return the next step at which a round is due and costs little enough, if steps take as long as before; None:
+        the job ends before."""
         every = self.plan.settings.every_steps
         wanted_s = (round_s + self._wasted_s) / self.plan.settings.cost_max - self._trained_s
-        step_s = self._trained_s / step if step else 0.0
+        step_s = self._own_s / self._own_steps if self._own_steps else 0.0
         steps = math.ceil(wanted_s / step_s) if step_s > 0 else every
-        return -(-(step + max(1, steps)) // every) * every
+        total, wanted = self.prepared.batches.steps_total, step + max(1, steps)
+        return min(-(-wanted // every) * every, total) if wanted <= total else None
 
     # -- questions ------------------------------------------------------------------------------------------------
 

@@ -86,10 +86,11 @@ def described(event: SamplesGenerated) -> str:
 
 def put_off_text(event: SamplesPutOff) -> str:
     """Why no samples were taken, and when they will be."""
+    then = f"the next ones follow after step {event.next_step}" if event.next_step else "this job ends before the next"
     return (
-        f"no samples after step {event.step}: they take about {event.round_s:.3g} s, more than "
-        f"{event.cost_max:.3g} of the training time. The next ones follow after step {event.next_step}, if the job has "
-        "it; for some at once: `keepstep samples now`"
+        f"no samples after step {event.step}: they take about {event.round_s:.2g} s, more than "
+        f"{100 * event.cost_max:.2g} % of the training since the last ones; {then}. For some at once: `keepstep "
+        "samples now`"
     )
 
 

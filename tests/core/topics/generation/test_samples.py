@@ -127,8 +127,9 @@ def test_a_round_that_was_put_off_leaves_its_cost() -> None:
         )
     )
     (event,) = [event for event in world.journal if isinstance(event, SamplesPutOff)]
-    assert "they take about 8.5 s, more than 0.01 of the training time" in put_off_text(event)
+    assert "they take about 8.5 s, more than 1 % of the training since the last ones" in put_off_text(event)
     assert "after step 1800" in put_off_text(event)
+    assert "this job ends before" in put_off_text(replace(event, next_step=None))
     budget = order(world).samples
     assert budget is not None
     assert budget.round_s == 8.5
@@ -170,7 +171,7 @@ def test_a_worker_that_is_lost_in_a_round_costs_the_samples_of_the_job(failure: 
     world = training()
     world.execute(sampled(world))
     attempt = world.state.attempts.current
-    lost = commands.ReportWorkerLost(attempt=attempt or 0, failure=failure, message="m", sampling=True)  # type: ignore[arg-type]
+    lost = commands.ReportWorkerLost(attempt=attempt or 0, failure=failure, message="m", sampling=True)
     world.end_worker()
     world.execute(lost)
     assert [type(event) for event in world.journal[-2:]] == [SamplesAbandoned, kinds.AttemptFailed]
