@@ -343,7 +343,8 @@ class FakeWorker(ABC):
     def _samples_are_due(self, order: Train, samples: Sample) -> bool:
         every = samples.plan.settings.every_steps
         planned = every and self.step and (self.step % every == 0 or self.step == order.until)
-        return samples.asked or bool(samples.plan.settings.prompts and planned and self.step > self._sampled)
+        has_prompts = isinstance(samples.plan.settings.prompts, str) or order.evaluates
+        return samples.asked or bool(has_prompts and planned and self.step > self._sampled)
 
     def sample(self, order: Train, samples: Sample) -> None:
         """Report the answers to one prompt; they follow from the weights."""
