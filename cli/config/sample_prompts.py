@@ -86,8 +86,9 @@ def _refuse_rows(path: Path, data: DataSettings) -> None:
     for row in read_rows(path, with_own_format(path, data)):
         if isinstance(row, BadRow | Problem):
             problem = row.problems[0] if isinstance(row, BadRow) else row
+            line = f"line {problem.line}: " if problem.line is not None else ""
             raise UserError(
-                f"the file of prompts {path} has a row that cannot be used: {problem.message}",
+                f"the file of prompts {path} cannot be used: {line}{problem.what}",
                 "each row needs a prompt and an answer, as in a data file: `keepstep data check FILE` lists problems",
             )
         rows += 1

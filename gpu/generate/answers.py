@@ -45,16 +45,21 @@ class Reply(NamedTuple):
 
 @contextmanager
 def answering(model: Any) -> Iterator[None]:
-    """Put a model that trains into the state in which it answers, and restore its state."""
-    strict = torch.is_deterministic_algorithms_warn_only_enabled()
+    """Put a model into the state in which it answers, and restore its state and that of torch."""
+    was_training = model.training
+    is_strict, only_warns = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
     set_eval_mode(model)
     # Some operations of generation have no deterministic form on a GPU. No trained bit depends on them.
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(True, warn_only=strict)
-        model.train()
+        torch.use_deterministic_algorithms(is_strict, warn_only=only_warns)
+        if was_training:
+            model.train()
         free_cache()
 
 
