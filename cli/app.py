@@ -24,6 +24,7 @@ from cli.commands.homes.app import app as home_app
 from cli.commands.journal import app as journal_app
 from cli.commands.metrics.commands import add_to as add_metrics_to
 from cli.commands.queue import app as queue_app
+from cli.commands.samples.app import app as samples_app
 from cli.commands.versions import app as versions_app
 from cli.diagnosis.commands import add_to
 from cli.errors import REFUSED
@@ -36,6 +37,7 @@ PANELS = {
     "Daily use": ("init", "demo", "add", "run", "status", "monitor", "plot", "pause", "resume", "stop"),
     "Data": ("data", "queue", "skip"),
     "Models": (
+        "samples",
         "ask",
         "chat",
         "compare",
@@ -383,6 +385,7 @@ app.add_typer(checkpoints_app, name="checkpoints")
 app.add_typer(data_app, name="data", cls=CommandGroup)
 app.add_typer(versions_app, name="versions")
 app.add_typer(backup_app, name="backup")
+app.add_typer(samples_app, name="samples", cls=ShowGroup)
 app.add_typer(journal_app, name="journal", cls=TailGroup)
 app.add_typer(service_app, name="service", cls=StatusGroup)
 app.add_typer(home_app, name="home")

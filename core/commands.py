@@ -124,6 +124,14 @@ class ReportWorkerLost(Command, frozen=True, kw_only=True):
     message: str
     evaluating: bool = False
     """It was in an evaluation."""
+    sampling: bool = False
+    """It was generating samples."""
+
+
+class RequestSamples(Command, frozen=True, kw_only=True):
+    """Ask for samples at the next step; `alive`: a daemon process really runs."""
+
+    alive: bool
 
 
 class HoldWork(Command, frozen=True, kw_only=True):
@@ -299,6 +307,7 @@ AnyCommand = (
     | Retry
     | StartAttempt
     | ReportWorkerLost
+    | RequestSamples
     | HoldWork
     | QuarantineCheckpoint
     | PruneCheckpoints

@@ -1,6 +1,7 @@
 """Deadlines for the progress of the worker, derived from how long it usually takes. Pure: reports and seconds come in.
 
-    a phase        what the worker does: load, prepare, a step, an evaluation, a checkpoint, a consolidation
+    a phase        what the worker does: load, prepare, a step, an evaluation, samples, a checkpoint, a
+                   consolidation
     a gap          the time from one sign of progress to the next, in one phase
     a deadline     a multiple of the longest recent gap of that phase, within a floor and a cap
 
@@ -45,6 +46,7 @@ IN_WORDS: dict[Phase, str] = {
     "prepare": "while it prepared the file",
     "step": "in a step",
     "evaluate": "in an evaluation",
+    "sample": "while it generated samples",
     "checkpoint": "while it wrote a checkpoint",
     "consolidate": "in a consolidation",
 }
@@ -56,7 +58,7 @@ class Limits(Struct, frozen=True, kw_only=True):
     times: float
     """A deadline is this multiple of the usual gap."""
     step_least_s: float
-    """The floor for a step, or for some rows of an evaluation, which all take about the same time."""
+    """The floor for a step, some rows of an evaluation, or some tokens of samples: each takes about the same time."""
     least_s: float
     """The floor for everything else: a disk, a large file or a model may take ten times as long tomorrow."""
     most_s: float
@@ -111,7 +113,7 @@ def deadline_s(phase: Phase, gaps: Sequence[float], limits: Limits, failures: in
     usual = usual_s(gaps)
     if usual is None:
         return limits.most_s
-    least_s = limits.step_least_s if phase in {"step", "evaluate"} else limits.least_s
+    least_s = limits.step_least_s if phase in {"step", "evaluate", "sample"} else limits.least_s
     return min(limits.most_s, max(least_s, limits.times * usual) * longer)
 
 
@@ -178,7 +180,13 @@ def received(watched: Watched, fact: messages.AnyFact) -> Watched:
             return _progressed(watched, fact.phase)
         case messages.Loaded():
             return _progressed(_found(watched, fact.environment), "step")
-        case messages.Step() | messages.Evaluated():
+        case (
+            messages.Step()
+            | messages.Evaluated()
+            | messages.Sampled()
+            | messages.SamplesPutOff()
+            | messages.SamplesFailed()
+        ):
             return _progressed(watched, "step")
         case messages.Prepared():
             return _progressed(watched, "prepare")
@@ -204,11 +212,16 @@ def is_evaluating(watched: Watched) -> bool:
     return watched.phase == "evaluate"
 
 
+def is_sampling(watched: Watched) -> bool:
+    """The same for samples."""
+    return watched.phase == "sample"
+
+
 def _known(watched: Watched, phase: Phase) -> tuple[float, ...]:
-    """The gaps that a phase is judged by. An evaluation runs the forward pass alone, a step the backward pass too:
-    while the gaps of evaluations are unknown, those of steps will do."""
+    """The gaps that a phase is judged by. Evaluations and samples run the forward pass alone, a step the backward pass
+    too: while their gaps are unknown, those of steps will do."""
     gaps = watched.gaps.get(phase) or ()
-    if phase == "evaluate" and len(gaps) < GAPS_WANTED:
+    if phase in {"evaluate", "sample"} and len(gaps) < GAPS_WANTED:
         return watched.gaps.get("step") or ()
     return gaps
 

@@ -26,6 +26,7 @@ from core.topics import (
     step_recovery,
     training,
 )
+from core.topics.generation import samples
 from events.kinds import EVENT_TYPES, AnyEvent
 
 
@@ -40,6 +41,7 @@ TOPICS: tuple[Topic, ...] = (
     attempts,
     training,
     evaluation,
+    samples,
     step_recovery,
     recovery,
     outcomes,

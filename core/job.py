@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from core.transitions import JobStatus
 from events.course import Course
@@ -22,6 +23,14 @@ class Evaluation(Struct, frozen=True, omit_defaults=True):
     """The lowest validation loss so far."""
     concern: Concern | None = None
     """What was wrong with the last validation loss."""
+    samples_abandoned: bool = False
+    """The worker hung or died while it generated samples: the job is not sampled again, unless a person asks."""
+    sampled_step: int = -1
+    """The step after which the job was last sampled; -1: never. For the same reason as `step`."""
+
+    def until(self, step: int) -> Evaluation:
+        """Forget what was found after this step."""
+        return replace(self, step=min(self.step, step), sampled_step=min(self.sampled_step, step))
 
 
 FEW_STEPS = 20

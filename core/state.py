@@ -11,6 +11,7 @@ from core.topics.config import Config
 from core.topics.consolidation import Consolidation
 from core.topics.daemon import Daemon, Home
 from core.topics.disk import Disk
+from core.topics.generation.samples import Samples
 from core.topics.head import Head
 from core.topics.memory import Memory
 from core.topics.outcomes import Outcomes
@@ -36,6 +37,7 @@ class State(Struct, frozen=True, kw_only=True, gc=False):  # no cycles: values r
     disk: Disk = Disk()
     memory: Memory = Memory()
     config: Config = Config()
+    samples: Samples = Samples()
 
     def job(self, job_id: str) -> Job | None:
         """A job that is in progress, waits, or has failed."""

@@ -10,6 +10,8 @@ works on, and puts that number into every report. So the daemon can drop a late 
     train (from checkpoint, step)     ──▶
                                     ◀──     loaded            or  checkpoint_bad
                                     ◀──     evaluated               (where there is a validation set)
+                                    ◀──     sampled, samples_put_off, samples_failed
+    sample (plan)                     ──▶   (at the next step boundary, or when [samples] changes)
                                     ◀──     step, step, …
                                     ◀──     out_of_memory           (the step changed nothing)
     run_again (course)                ──▶   (the same step, in smaller parts)
@@ -30,11 +32,13 @@ from typing import Literal
 from msgspec import Struct
 
 from events.course import Course
+from events.matching import Matcher
+from events.samples import SampleAnswer, SampleBudget, SampleFailure, SamplePlan
 from events.settings import JobSettings, ModelSettings, Plan
 from events.trained import Trained
 from events.values import BackupId, CheckpointId, CheckpointReason, Failure, JobId, Number, Suspicion, VersionId
 
-Phase = Literal["load", "prepare", "step", "evaluate", "checkpoint", "consolidate"]
+Phase = Literal["load", "prepare", "step", "evaluate", "sample", "checkpoint", "consolidate"]
 
 
 class TrainedFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -112,6 +116,43 @@ class Evaluated(Fact, frozen=True, kw_only=True, tag="evaluated"):
     tokens: int
     loss: Number
     training_loss: Number | None
+    seconds: float
+
+
+class Sampled(Fact, frozen=True, kw_only=True, tag="sampled"):
+    """The model answered the prompts; fields as in `samples_generated`."""
+
+    global_step: int
+    step: int
+    asked: bool
+    answers: tuple[SampleAnswer, ...]
+    match: Matcher
+    think_tag: str
+    temperature: float
+    seed: int
+    tokens: int
+    seconds: float
+
+
+class SamplesPutOff(Fact, frozen=True, kw_only=True, tag="samples_put_off"):
+    """Samples were due, and would cost too much; fields as in the event."""
+
+    global_step: int
+    step: int
+    round_s: float
+    trained_s: float
+    cost_max: float
+    next_step: int | None
+
+
+class SamplesFailed(Fact, frozen=True, kw_only=True, tag="samples_failed"):
+    """A round ended without answers, and training continues; fields as in the event."""
+
+    global_step: int
+    step: int
+    asked: bool
+    failure: SampleFailure
+    message: str
     seconds: float
 
 
@@ -201,6 +242,8 @@ class Failed(Fact, frozen=True, kw_only=True, tag="failed"):
     trace: str
     evaluating: bool = False
     """It failed in an evaluation, on which no training depends."""
+    sampling: bool = False
+    """It failed while it generated samples, on which no training depends."""
 
 
 AnyFact = (
@@ -211,6 +254,9 @@ AnyFact = (
     | Loaded
     | Step
     | Evaluated
+    | Sampled
+    | SamplesPutOff
+    | SamplesFailed
     | OutOfMemory
     | BatchSuspect
     | CheckpointWritten
@@ -279,12 +325,23 @@ class Train(Order, frozen=True, kw_only=True, tag="train"):
     again."""
     environment: dict[str, str] = {}
     """The environment when training of this job last started; empty: it never did."""
+    samples: SampleBudget | None = None
+    """None: no samples in this attempt."""
+    sample_plan: SamplePlan | None = None
+    """The daemon adds it from the config."""
 
 
 class RunAgain(Order, frozen=True, kw_only=True, tag="run_again"):
     """Run the step that did not fit into memory again, and all that follow, on this course."""
 
     course: Course
+
+
+class Sample(Order, frozen=True, kw_only=True, tag="sample"):
+    """[samples] changed; or a person wants samples at the next step boundary."""
+
+    plan: SamplePlan
+    asked: bool = False
 
 
 class Yield(Order, frozen=True, kw_only=True, tag="yield"):
@@ -301,4 +358,4 @@ class Shutdown(Order, frozen=True, kw_only=True, tag="shutdown"):
     """Exit."""
 
 
-AnyOrder = Prepare | Train | RunAgain | Consolidate | Yield | Committed | Shutdown
+AnyOrder = Prepare | Train | RunAgain | Sample | Consolidate | Yield | Committed | Shutdown

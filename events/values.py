@@ -92,6 +92,18 @@ def checkpoint_id(global_step: int, attempt: int) -> str:
     return f"step-{global_step:08d}-attempt-{attempt:04d}"
 
 
+def step_of(checkpoint: str) -> int:
+    """The global step that a checkpoint holds, by its id. Raises ValueError for another name.
+
+    >>> step_of("step-00000012-attempt-0003")
+    12
+    """
+    found = _CHECKPOINT_ID.fullmatch(checkpoint)
+    if found is None:
+        raise ValueError(f"{checkpoint} is not the id of a checkpoint")
+    return int(found[1])
+
+
 def is_checkpoint_id(name: str) -> bool:
     """True if keepstep wrote a directory of this name (it must not touch any other)."""
     return _CHECKPOINT_ID.fullmatch(name) is not None

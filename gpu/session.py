@@ -30,12 +30,13 @@ from gpu.errors import CheckpointBroken, YieldRequested
 from gpu.ipc.worker_channel import Heartbeats, WorkerChannel
 from gpu.kernels.choose import Kernels, install_kernels, wanted_kernels
 from gpu.model.build import TrainedModel, build
-from gpu.model.tokenizer import comparable_sha256, load_tokenizer, tokenizer_files_to_save
+from gpu.model.tokenizer import comparable_sha256, load_limits, load_tokenizer, tokenizer_files_to_save
 from gpu.runtime.arithmetic import Arithmetic, choose_arithmetic
 from gpu.runtime.determinism import enable_determinism, environment
 from gpu.training.gradient_checkpointing import decide_gradient_checkpointing
 from gpu.training.loop import Training
 from gpu.training.packing_check import refuse_unpackable
+from gpu.training.sampler import Sampler
 from gpu.training.saver import Saver
 from gpu.versions.consolidate import consolidate
 from gpu.versions.rehearsal import rehearse
@@ -112,7 +113,7 @@ class Session:
         """Load the checkpoint if memory does not hold it, and train.
 
         Raises CheckpointBroken, CheckpointForeign, ModelUnusable, StorageFailed, TrainingDiverged, MicrobatchTooLarge,
-        EvaluationFailed; YieldRequested while the model is loaded.
+        EvaluationFailed, SamplingFailed; YieldRequested while the model is loaded.
         """
         if self._prepared is None or self._prepared[0] != order.attempt:
             raise ValueError(f"attempt {order.attempt} was ordered to train before it was prepared")
@@ -148,6 +149,7 @@ class Session:
             course=order.course,
             evaluates=order.evaluates,
             evaluated_to=order.evaluated_to,
+            sampler=self._sampler(order, prepared, model.trained, heartbeats),
         )
         failpoint("loaded")
         self._channel.send(
@@ -168,6 +170,25 @@ class Session:
         """Drop the model: after a failure its state in memory cannot be trusted."""
         self._model = self._prepared = None
         _release_memory()
+
+    def _sampler(
+        self, order: Train, prepared: PreparedJob, trained: TrainedModel, heartbeats: Heartbeats
+    ) -> Sampler | None:
+        if order.samples is None or order.sample_plan is None:
+            return None
+        model = prepared.settings.model
+        return Sampler(
+            attempt=order.attempt,
+            home=self._home,
+            prepared=prepared,
+            trained=trained,
+            tokenizer=lambda: self._load_tokenizer(model).tokenizer,
+            limits=lambda: load_limits(model, self._home),
+            plan=order.sample_plan,
+            budget=order.samples,
+            channel=self._channel,
+            heartbeats=heartbeats,
+        )
 
     def _load_tokenizer(self, settings: ModelSettings) -> _LoadedTokenizer:
         if self._tokenizer is None or self._tokenizer.settings != settings:

@@ -30,6 +30,7 @@ from gpu.errors import (
     ModelUnusable,
     PreflightFailed,
     RowRejected,
+    SamplingFailed,
     StorageFailed,
     SuspectBatch,
     TrainingDiverged,
@@ -138,8 +139,9 @@ def run_order(order: Prepare | Train | Consolidate, session: Session, channel: S
         )
         exit_process(1)
     except Exception as error:  # noqa: BLE001  # every failure is reported, with its traceback
-        evaluating = isinstance(error, EvaluationFailed)
-        failure, is_usable = classify_failure(error.cause if isinstance(error, EvaluationFailed) else error)
+        evaluating, sampling = isinstance(error, EvaluationFailed), isinstance(error, SamplingFailed)
+        cause = error.cause if isinstance(error, EvaluationFailed | SamplingFailed) else error
+        failure, is_usable = classify_failure(cause)
         logging.info("attempt %d ends: %s", order.attempt, failure)  # the daemon logs the traceback
         message = str(error) or type(error).__name__
         channel.send(
@@ -149,6 +151,7 @@ def run_order(order: Prepare | Train | Consolidate, session: Session, channel: S
                 message=message,
                 trace="".join(traceback.format_exc()),
                 evaluating=evaluating,
+                sampling=sampling,
             )
         )
         if not is_usable:

@@ -23,6 +23,8 @@ WORKER = {
     "loaded_reported": "the load is reported, no step is done",
     "evaluated_rows": "the loss of some held-out rows is computed; once for each micro-batch",
     "evaluated": "the loss of all held-out rows is computed, and not reported",
+    "token_generated": "the next token of some samples is computed; once for each",
+    "answered": "some samples are complete, and not reported; once for each batch",
     "step": "a step is done, and not reported; once for each step",
     "file_written": "a file of a checkpoint is written and synced; once for each file",
     "before_manifest": "all files are written and synced, the manifest is not begun",

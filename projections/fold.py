@@ -8,10 +8,22 @@ from core.evolve import evolve
 from core.job import FEW_STEPS
 from core.state import State
 from core.topics.evaluation import described, is_worse
+from core.topics.generation.samples import put_off_text
 from events import kinds
 from events.codec import Record, kind_of
-from events.kinds import AnyEvent, ConfigRefused, EvaluationAbandoned, EvaluationDone, MemoryLow, OverheadMeasured
-from projections.progress import Evaluated, Folded, Pace, Progress
+from events.kinds import (
+    AnyEvent,
+    ConfigRefused,
+    EvaluationAbandoned,
+    EvaluationDone,
+    MemoryLow,
+    OverheadMeasured,
+    SamplesAbandoned,
+    SamplesFailed,
+    SamplesGenerated,
+    SamplesPutOff,
+)
+from projections.progress import Evaluated, Folded, Pace, Progress, SampledRound
 from projections.trouble import Trouble
 
 ERRORS_SHOWN = 5
@@ -30,6 +42,8 @@ PASSING = frozenset(
         ConfigRefused,
         EvaluationAbandoned,
         MemoryLow,
+        SamplesAbandoned,
+        SamplesFailed,
     )
 )
 """Kinds of troubles that are over once a file is trained or a version is published. `keepstep failures` still shows
@@ -63,6 +77,8 @@ def fold(folded: Folded, record: Record) -> Folded:
         progress = replace(progress, watching=event)
     if isinstance(event, EvaluationDone) and before.training.current is not None:
         progress = replace(progress, evaluated=Evaluated(record.at, before.training.current.name, event))
+    if (round_ := _with_samples(progress.sampled, record, before)) is not progress.sampled:
+        progress = replace(progress, sampled=round_)
     if isinstance(event, kinds.AttemptStarted):
         progress = replace(progress, last_step=None, pace=None)
     return Folded(state, progress)
@@ -88,6 +104,32 @@ def _with_step(progress: Progress, event: kinds.StepReached) -> Progress:
         seconds = pace.seconds_per_step + SMOOTHING * (seconds - pace.seconds_per_step)
         tokens = pace.tokens_per_step + SMOOTHING * (tokens - pace.tokens_per_step)
     return replace(progress, last_step=event, pace=Pace(seconds, tokens))
+
+
+def _with_samples(shown: SampledRound | None, record: Record, before: State) -> SampledRound | None:
+    event, job = record.event, before.training.current
+    name = job.name if job is not None else ""
+    match event:
+        case SamplesGenerated(answers=answers):
+            return SampledRound(
+                at=record.at,
+                name=name,
+                step=event.step,
+                answers=len(answers),
+                matched=sum(each.match for each in answers),
+                thinking=sum(each.thinks for each in answers),
+                think_tag=event.think_tag,
+                seconds=event.seconds,
+            )
+        case SamplesPutOff() | SamplesFailed() | SamplesAbandoned():
+            missing = put_off_text(event) if isinstance(event, SamplesPutOff) else event.message
+            if shown is None:
+                shown = SampledRound(
+                    at=record.at, name=name, step=0, answers=0, matched=0, thinking=0, think_tag="", seconds=0.0
+                )
+            return replace(shown, missing=missing)
+        case _:
+            return shown
 
 
 def _with_bytes(progress: Progress, before: State, event: AnyEvent) -> Progress:
@@ -125,6 +167,10 @@ def _trouble(event: AnyEvent, before: State) -> str | None:
             return f"{job.name} has only {plan.steps_total} steps; for more: `keepstep explain {job.id[:12]}`"
         case EvaluationAbandoned(failure=failure):
             return f"the worker failed in an evaluation ({failure}); the job continues without it"
+        case SamplesFailed(message=message):
+            return f"no samples after step {event.step}: {message}"
+        case SamplesAbandoned(failure=failure):
+            return f"the worker failed while it generated samples ({failure}); the job continues without them"
         case kinds.JobRejected(name=name, message=message):
             return f"{name} was rejected: {message}"
         case kinds.AttemptFailed(failure="disk_full"):

@@ -26,6 +26,22 @@ class Evaluated(Struct, frozen=True, gc=False):
     found: EvaluationDone
 
 
+class SampledRound(Struct, frozen=True, gc=False):
+    """The last round of samples, without its answers."""
+
+    at: str
+    name: str
+    """The name of the file that was being trained on."""
+    step: int
+    answers: int
+    matched: int
+    thinking: int
+    think_tag: str
+    seconds: float
+    missing: str = ""
+    """Why newer samples are missing; "": they are not."""
+
+
 class Progress(Struct, frozen=True, gc=False):
     """Everything shown to people that is not in the state."""
 
@@ -43,6 +59,8 @@ class Progress(Struct, frozen=True, gc=False):
     bytes_done: int = 0
     evaluated: Evaluated | None = None
     """The last evaluation of any job."""
+    sampled: SampledRound | None = None
+    """The last samples of any job."""
     troubles: tuple[Trouble, ...] = ()
     watching: OverheadMeasured | None = None
     """The last measurement of the daemon's own cost."""

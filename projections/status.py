@@ -60,6 +60,8 @@ class JobView(Struct, frozen=True, kw_only=True):
     """While the file is prepared: rows done, and about how many in all. From the worker's last heartbeat."""
     rows_evaluated: tuple[int, int] | None = None
     """During an evaluation, the same for held-out rows."""
+    tokens_sampled: tuple[int, int] | None = None
+    """While samples are generated: the tokens of each answer so far, and the most of all batches."""
 
 
 class LanesView(Struct, frozen=True, kw_only=True):
@@ -134,6 +136,29 @@ class ValidationView(Struct, frozen=True, kw_only=True):
     rows: int
 
 
+class SamplesView(Struct, frozen=True, kw_only=True):
+    """The last samples."""
+
+    name: str
+    """The name of the file."""
+    at: str
+    step: int
+    answers: int
+    """0: there were none yet."""
+    matched: int
+    """Answers that are as expected."""
+    thinking: int
+    """Answers with the think tag."""
+    think_tag: str
+    seconds: float
+    cost: float | None
+    """Seconds of all samples as a share of those of all steps; None: no step was trained."""
+    asked: bool
+    """Samples are requested for the next step."""
+    missing: str
+    """Why newer samples are missing; "": they are not."""
+
+
 class FailedView(Struct, frozen=True, kw_only=True):
     """A job that failed permanently; `keepstep retry` tries it again."""
 
@@ -185,6 +210,8 @@ class StatusView(Struct, frozen=True, kw_only=True):
     troubles: tuple[Trouble, ...]
     watching: WatchingView | None = None
     """None: not measured yet."""
+    samples: SamplesView | None = None
+    """None: no samples were due yet."""
 
 
 def write_status(path: Path, view: StatusView, *, storage: Storage = REAL) -> None:

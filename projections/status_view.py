@@ -22,6 +22,7 @@ from projections.status import (
     JobView,
     LanesView,
     QueueView,
+    SamplesView,
     StatusView,
     ValidationView,
     VersionView,
@@ -45,6 +46,8 @@ def status_view(
             job = replace(job, rows_prepared=rows)
         elif (received.phase, job.status) == ("evaluate", "training"):
             job = replace(job, rows_evaluated=rows)
+        elif (received.phase, job.status) == ("sample", "training"):
+            job = replace(job, tokens_sampled=rows)
     done, eta_s = _queue_progress(state, progress, job)
     daemon, head = state.daemon, state.head.checkpoint
     return StatusView(
@@ -87,6 +90,7 @@ def status_view(
         counts=state.outcomes.counts,
         troubles=progress.troubles,
         watching=_watching_view(progress.watching),
+        samples=_samples_view(state, progress),
     )
 
 
@@ -103,6 +107,26 @@ def _validation_view(evaluated: Evaluated | None) -> ValidationView | None:
         gap=gap_of(found.loss, found.training_loss),
         concern=found.concern,
         rows=found.rows,
+    )
+
+
+def _samples_view(state: State, progress: Progress) -> SamplesView | None:
+    found = progress.sampled
+    if found is None:
+        return None
+    trained_s = state.attempts.trained_s
+    return SamplesView(
+        name=found.name,
+        at=found.at,
+        step=found.step,
+        answers=found.answers,
+        matched=found.matched,
+        thinking=found.thinking,
+        think_tag=found.think_tag,
+        seconds=found.seconds,
+        cost=state.samples.spent_s / trained_s if trained_s > 0 else None,
+        asked=state.samples.asked,
+        missing=found.missing,
     )
 
 

@@ -18,7 +18,7 @@ from core.state import State
 from events import kinds
 from events.codec import Record
 from events.event import Event
-from events.kinds import AnyEvent, EvaluationDone
+from events.kinds import AnyEvent, EvaluationDone, SamplesFailed, SamplesGenerated, SamplesPutOff
 from projections.failures import Failures
 from projections.lineage import Lineage
 
@@ -198,7 +198,14 @@ class StepTimeline(Timeline):
     def concerns(self, before: State, after: State, record: Record) -> bool:
         event = record.event
         at_a_step = (
-            kinds.StepReached | kinds.DivergenceDetected | kinds.MicrobatchSplit | kinds.BatchSkipped | EvaluationDone
+            kinds.StepReached
+            | kinds.DivergenceDetected
+            | kinds.MicrobatchSplit
+            | kinds.BatchSkipped
+            | EvaluationDone
+            | SamplesGenerated
+            | SamplesFailed
+            | SamplesPutOff
         )
         if isinstance(event, at_a_step):
             return event.global_step == self.step

@@ -267,7 +267,7 @@ def _value(key: str, text: str, kind: str, home: Home) -> Any:
         return UNSET
     if key == "method.target_modules" and re.fullmatch(r"[\w.]+(,[\w.]+)*", text):
         return text.split(",")  # names; a regular expression for the whole name of a layer has other characters too
-    if key == "data.validation":
+    if key == "data.validation" or (key == "samples.prompts" and isinstance(candidates[0], str)):
         return _from_here(home, str(candidates[0]))
     for value in candidates:
         try:

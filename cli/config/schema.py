@@ -24,6 +24,7 @@ from cli.config.renamed import with_present_names
 from cli.errors import UserError
 from cli.home.trust import open_to_all, refuse_owner, resolve_link
 from core.deadlines import Limits
+from events.samples import SamplesSettings
 from events.settings import (
     ConsolidationSettings,
     DiskSettings,
@@ -78,6 +79,7 @@ class Config(Struct, frozen=True, kw_only=True):
     memory: MemorySettings = MemorySettings()
     worker: WorkerSettings = WorkerSettings()
     inbox: InboxSettings = InboxSettings()
+    samples: SamplesSettings = SamplesSettings()
     logs: LogSettings = LogSettings()
     hooks: HookSettings = HookSettings()
     report: ReportSettings = ReportSettings()
@@ -155,7 +157,7 @@ def read_document(document: dict[str, Any], path: Path) -> tuple[Config | None, 
         return None, errors
     others = {name: made.pop(name) for name in DAEMON_SECTIONS}
     config = Config(job=JobSettings(**made), **others, old_names=old_names)
-    errors = find_conflicts(path, config.job, config.consolidation, config.hooks, config.memory)
+    errors = find_conflicts(path, config.job, config.consolidation, config.hooks, config.memory, config.samples)
     return (None if errors else config), errors
 
 

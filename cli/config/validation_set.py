@@ -29,14 +29,18 @@ def keep_validation_set(home: Home, settings: JobSettings) -> JobSettings:
         return settings
     try:
         with durable.opened(home.storage, path, os.O_RDONLY) as fd:
-            sha256 = describe_open(fd, storage=home.storage).sha256
-            if not home.storage.exists(_kept(home, sha256)):
-                sha256 = _keep(home, fd)
+            sha256 = keep_open(home, fd)
     except OSError as error:
         if error.errno in STORAGE_ERRNOS or error.filename != os.fspath(path):
             raise
         raise UserError(f"the validation set {path} cannot be read: {error.strerror}", ADVICE) from error
     return replace(settings, sources=Sources(validation_sha256=sha256))
+
+
+def keep_open(home: Home, fd: int) -> str:
+    """Copy the open file into the home, unless it is there. Returns its SHA-256. Raises OSError."""
+    sha256 = describe_open(fd, storage=home.storage).sha256
+    return sha256 if home.storage.exists(_kept(home, sha256)) else _keep(home, fd)
 
 
 def _keep(home: Home, fd: int) -> str:

@@ -15,7 +15,7 @@ from cli.daemon.config_watch import ConfigWatch
 from cli.daemon.event_handler import EventHandler
 from cli.daemon.resource_monitor import ResourceMonitor
 from cli.daemon.schedule import check_resources
-from cli.daemon.worker.messages import with_trained_files
+from cli.daemon.worker.messages import with_sample_plan, with_trained_files
 from cli.daemon.worker.supervisor import WorkerSupervisor
 from cli.home.backups import restore_backup
 from cli.home.event_store import EventStore
@@ -70,6 +70,8 @@ class EffectExecutor:
                 self._finish_arrival(message.job)
             case messages.Consolidate() if not self.supervisor.was_sent(messages.Consolidate, message.attempt):
                 message = with_trained_files(message, self.store.home, self.watch.config)
+            case messages.Train() if not self.supervisor.was_sent(messages.Train, message.attempt):
+                message = with_sample_plan(message, self.store.home, self.watch.config)
             case messages.Yield() if self.supervisor.worker is None:  # the attempt has no worker: nothing can be lost
                 self.handler.execute(messages.Yielded(attempt=message.attempt))
                 return CATCH_UP_EVERY_S

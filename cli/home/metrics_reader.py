@@ -8,15 +8,17 @@ from cli.home.paths import Home
 from events.codec import Record, decode_record
 from journal import START, Position, PositionLost, follow_in_batches
 from projections.metrics import Metrics
+from projections.samples import SampleHistory
 
 
 class MetricsReader:
     """The metrics of a home, and its newest records. Takes no lock and changes nothing."""
 
-    def __init__(self, home: Home, records_kept: int = 0) -> None:
+    def __init__(self, home: Home, records_kept: int = 0, *, with_samples: bool = False) -> None:
         self._home = home
         self.position: Position = START
-        self.metrics = Metrics()
+        self.metrics, self.samples = Metrics(), SampleHistory()
+        self._with_samples = with_samples
         self.records: deque[Record] = deque(maxlen=records_kept)
 
     def catch_up(self) -> bool:
@@ -27,7 +29,7 @@ class MetricsReader:
         try:
             self._fold()
         except PositionLost:  # what was read may no longer be in the journal
-            self.position, self.metrics = START, Metrics()
+            self.position, self.metrics, self.samples = START, Metrics(), SampleHistory()
             self.records.clear()
             self._fold()
             return False
@@ -37,5 +39,8 @@ class MetricsReader:
         batches = follow_in_batches(self._home.journal, decode_record, self.position, storage=self._home.storage)
         for records, position in batches:
             self.metrics.observe(*records)
+            if self._with_samples:
+                for record in records:
+                    self.samples.observe(record)
             self.records.extend(records)
             self.position = position

@@ -50,7 +50,7 @@ JOB_COMMANDS: Final[Mapping[str, Decide]] = {
 
 HEAD_ACTIONS: Final = ("restore", "rollback")
 
-ACTIONS: Final = (*JOB_COMMANDS, "remove", "skip", "pause", "resume", "consolidate", "stop", *HEAD_ACTIONS)
+ACTIONS: Final = (*JOB_COMMANDS, "remove", "skip", "sample", "pause", "resume", "consolidate", "stop", *HEAD_ACTIONS)
 
 
 def act(home: Home, action: str, asked: Request) -> str:
@@ -70,6 +70,9 @@ def act(home: Home, action: str, asked: Request) -> str:
             case "skip":
                 skip_job(store, find_job_id(store.state, asked.job) if asked.job else None)
                 return "the job ends; what it trained and committed stays"
+            case "sample":
+                store.execute(commands.RequestSamples(alive=daemon_is_alive(home)))
+                return "samples follow the next step"
             case "pause":
                 store.execute(commands.Pause())
                 return "the daemon pauses at the next step"

@@ -71,6 +71,7 @@ def make_app(home: Home, token: str, hosts: list[str]) -> Starlette:
             Route("/api/session", start_session, methods=["POST"]),
             Route("/api/status", _view(lambda home, _: {**status_report(home), "home": home.root.name})),
             Route("/api/metrics", _metrics),
+            Route("/api/samples", _samples),
             Route("/api/memory_stats", _view(lambda home, _: status_report(home)["machine"])),
             Route("/api/queue", _view(_queue)),
             Route("/api/models", _view(_models)),
@@ -159,6 +160,16 @@ async def _metrics(request: Request) -> Response:
         feed.catch_up()
         first, last = _integer(request, "from"), _integer(request, "to")
         return feed.chart(first, last, _integer(request, "points") or 1_000)
+
+    return _json(await run_in_threadpool(read))
+
+
+async def _samples(request: Request) -> Response:
+    feed: Feed = request.app.state.feed
+
+    def read() -> Any:
+        feed.catch_up()
+        return feed.samples(request.query_params.get("prompt"), _integer(request, "step"))
 
     return _json(await run_in_threadpool(read))
 

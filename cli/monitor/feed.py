@@ -15,6 +15,7 @@ from cli.home.metrics_reader import MetricsReader
 from cli.home.paths import Home
 from events.codec import Record, kind_of
 from projections.metrics import Chart
+from projections.samples import SamplesChart
 
 RECORDS_KEPT = 5_000
 """Records that are kept. A browser that missed more loads the page again."""
@@ -45,7 +46,7 @@ class Feed:
 
     def __init__(self, home: Home) -> None:
         self._lock = threading.Lock()
-        self._reader = MetricsReader(home, RECORDS_KEPT)
+        self._reader = MetricsReader(home, RECORDS_KEPT, with_samples=True)
 
     def catch_up(self) -> int:
         """Fold the new records. Returns the number of the last one. Raises journal.errors.JournalError."""
@@ -57,6 +58,11 @@ class Feed:
         """The metrics of a range of steps, as `Metrics.chart`."""
         with self._lock:
             return self._reader.metrics.chart(first, last, points)
+
+    def samples(self, prompt: str | None, step: int | None) -> SamplesChart:
+        """The samples of all steps, as `SampleHistory.chart`."""
+        with self._lock:
+            return self._reader.samples.chart(prompt, step)
 
     def after(self, seq: int) -> Batch:
         """At most RECORDS_AT_ONCE records after `seq`."""

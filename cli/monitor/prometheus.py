@@ -65,6 +65,11 @@ class _Collector:
         if view.validation is not None and isinstance(view.validation.loss, float):
             yield _gauge("keepstep_validation_loss_nats", "Loss of the last evaluation.", view.validation.loss)
 
+        if (samples := view.samples) is not None and samples.answers:
+            matched, thinking = samples.matched / samples.answers, samples.thinking / samples.answers
+            yield _gauge("keepstep_samples_expected_ratio", "Share of the last samples as expected.", matched)
+            yield _gauge("keepstep_samples_thinking_ratio", "Share of the last samples with the think tag.", thinking)
+
     def _machine_metrics(self, machine: MachineView) -> Iterator[Metric]:
         yield _gauge("keepstep_memory_available_bytes", "Memory that is available.", machine.memory.available_bytes)
         yield _gauge("keepstep_worker_memory_bytes", "Private memory of the worker.", machine.memory.worker_bytes)

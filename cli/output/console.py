@@ -22,6 +22,8 @@ from events.kinds import (
     EvaluationDone,
     MemoryLow,
     MicrobatchSplit,
+    SamplesAbandoned,
+    SamplesFailed,
 )
 from events.values import ARITHMETIC, FP32_INSTEAD
 
@@ -100,6 +102,8 @@ def _level(event: AnyEvent) -> int:
             return logging.ERROR
         case kinds.ConsolidationAborted(failure=str()):
             return logging.ERROR
+        case SamplesAbandoned() | SamplesFailed():
+            return logging.WARNING
         case MicrobatchSplit() | BatchSkipped() | EvaluationAbandoned() | EvaluationDone(concern=str()):
             return logging.WARNING
         case kinds.DivergenceDetected() | kinds.AttemptInterrupted() | kinds.JobRejected() | kinds.JournalRepaired():

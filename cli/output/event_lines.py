@@ -5,6 +5,8 @@ The first line of a text says what happened. Further lines add details, or advic
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from cli.output.few_steps import few_steps_warning
 from cli.output.identical import duplicate_text
 from cli.output.terminal import number
@@ -13,6 +15,7 @@ from core.job import Job
 from core.state import State
 from core.structures.situations import MemoryShortage
 from core.topics.evaluation import described
+from core.topics.generation import samples
 from core.topics.memory import used_by_others
 from events import kinds
 from events.kinds import (
@@ -29,9 +32,17 @@ from events.kinds import (
     MicrobatchSplit,
     OrphanEnded,
     OverheadMeasured,
+    SamplesAbandoned,
+    SamplesFailed,
+    SamplesGenerated,
+    SamplesPutOff,
+    SamplesRequested,
 )
 
 MB, GB = 1e6, 1e9
+
+ANSWERS_SHOWN = 3
+"""Answers of a round in the output of a run."""
 
 SLOW_BF16 = (
     'this processor is slow at bfloat16, so [training] precision = "bf16" computes in float32 here. Weights that '
@@ -114,12 +125,32 @@ def _training_text(event: AnyEvent, job: Job | None) -> str | None:
             return _step_text(event, job)
         case EvaluationDone():
             return described(event)
+        case SamplesRequested():
+            return "samples are requested for the next step"
+        case SamplesGenerated():
+            return "\n".join([samples.described(event), *_answer_lines(event)])
+        case SamplesPutOff():
+            return samples.put_off_text(event)
         case kinds.CheckpointCommitted():
             return f"committed {event.checkpoint} ({event.size_bytes / MB:.1f} MB)"
         case kinds.JobTrained():
             return f"{_name(event.job, job)}: trained"
         case _:
             return None
+
+
+def _answer_lines(event: SamplesGenerated) -> Iterator[str]:
+    """The first prompts and answers, each on one short line."""
+    for each in event.answers[:ANSWERS_SHOWN]:
+        mark = "✓" if each.match else "✗"
+        prompt, answer = (" ".join(printable(text).split()) for text in (each.prompt, each.answer))
+        yield f"  {mark} {_shortened(prompt, 28)} → {_shortened(answer, 32) or '(nothing)'}"
+    if len(event.answers) > ANSWERS_SHOWN:
+        yield f"  all {len(event.answers)}: `keepstep samples --step {event.global_step}`"
+
+
+def _shortened(text: str, characters: int) -> str:
+    return text if len(text) <= characters else f"{text[: characters - 1].rstrip()}…"
 
 
 def _failure_text(event: AnyEvent, job: Job | None) -> str | None:
@@ -133,6 +164,13 @@ def _failure_text(event: AnyEvent, job: Job | None) -> str | None:
             return f"step {event.step}: {event.message}; its batch is skipped: {rows_text(event)}"
         case EvaluationAbandoned():
             return f"the worker failed in an evaluation ({event.failure}); the job continues without evaluations"
+        case SamplesFailed():
+            return f"no samples after step {event.step}: {event.message}; training continues"
+        case SamplesAbandoned():
+            return (
+                f"the worker failed while it generated samples ({event.failure}); the job continues without them. For "
+                "some after all: `keepstep samples now`"
+            )
         case kinds.DivergenceDetected():
             return (
                 f"step {event.global_step} ran again and gave another result: loss {event.loss}, before "

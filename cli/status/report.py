@@ -18,7 +18,7 @@ from cli.status.progress_line import memory_health, timing, timing_text
 from core.structures.situations import DiskFull
 from gpu.runtime.streams import reader_is_gone
 from journal import last_position
-from projections.status import JobView, StatusView, ValidationView, WatchingView, plain, read_status
+from projections.status import JobView, SamplesView, StatusView, ValidationView, WatchingView, plain, read_status
 from projections.trouble import TERMINAL_CLOSED
 
 REFRESH_S = 1.0
@@ -131,6 +131,8 @@ def health(view: StatusView, *, alive: bool) -> str:
         return f"{action}: {job.name} commits a checkpoint at its next step"
     if job.rows_evaluated:
         return f"evaluating {job.name}: {job.rows_evaluated[0]:,} of {job.rows_evaluated[1]:,} held-out rows"
+    if job.tokens_sampled:
+        return f"training {job.name}: it answers the prompts of its samples"
     if job.status == "training":
         return f"training {job.name}"
     if job.retry_at is not None:
@@ -188,6 +190,8 @@ def status_rows(view: StatusView, *, alive: bool) -> list[Row]:
             row("loss", f"{number(job.loss)}   learning rate {job.learning_rate:.2e}{_rate(job.tokens_per_s, alive)}")
     if view.validation is not None:
         row("validation", _validation_line(view.validation), ATTENTION if view.validation.concern else "")
+    if view.samples is not None:
+        row("samples", _samples_line(view.samples))
     if view.job is not None or view.queue.waiting:
         row("all files", f"{bar(view.queue.progress)}{_eta(view.queue.eta_s, alive)}")
     row("queue", _queue_line(view))
@@ -225,6 +229,16 @@ def _unfinished_line(job: JobView) -> str:
 def _validation_line(found: ValidationView) -> str:
     gap = f" (training loss {number(found.training_loss)}, gap {found.gap:+z.2f})" if found.gap is not None else ""
     return f"loss {number(found.loss)}{gap} on {found.rows} rows, after step {found.step} of {found.name}"
+
+
+def _samples_line(found: SamplesView) -> str:
+    text = "none yet"
+    if found.answers:
+        tag = f", {found.thinking} with {found.think_tag}" if found.think_tag else ""
+        cost = f" ({found.cost:.1%} of training time)" if found.cost is not None else ""
+        text = f"{found.matched} of {found.answers} as expected{tag}, after step {found.step} of {found.name}{cost}"
+    asked = "; the next ones follow the next step" if found.asked else ""
+    return f"{text}{asked}{f'; {found.missing}' if found.missing else ''}"
 
 
 def _overhead_line(cost: WatchingView) -> str:

@@ -18,6 +18,7 @@ from core.failures import EXPLANATIONS
 from core.job import Evaluation, Job
 from core.tables import DecideTable, Events, EvolveTable
 from core.topics import config, disk, evaluation, recovery
+from core.topics.generation import samples
 from core.transitions import RUNNING
 from events import kinds, messages
 from events.course import Course
@@ -59,14 +60,16 @@ class Attempts(Struct, frozen=True, gc=False):
     last: int = 0
     """The number of the last attempt."""
     reached: Progress = Progress()
+    trained_s: float = 0.0
+    """Seconds of all steps, also of those that ran again."""
 
     def started(self, attempt: int, global_step: int, step: int = 0) -> Attempts:
         """Start an attempt at these steps."""
-        return Attempts(attempt, attempt, Progress(global_step, step))
+        return Attempts(attempt, attempt, Progress(global_step, step), self.trained_s)
 
     def ended(self) -> Attempts:
         """End the running attempt."""
-        return Attempts(None, self.last)
+        return Attempts(None, self.last, trained_s=self.trained_s)
 
 
 class BeginAttempt(Effect, frozen=True, kw_only=True):
@@ -202,7 +205,10 @@ def _worker_failed(state: State, report: messages.Failed | commands.ReportWorker
     job = reporting_job(state, report)
     if job is None:
         return []
-    abandoned = evaluation.abandoned(job, report.attempt, report.failure, report.message) if report.evaluating else ()
+    cause = (report.attempt, report.failure, report.message)
+    abandoned = evaluation.abandoned(job, *cause) if report.evaluating else ()
+    if report.sampling and (abandoned := samples.abandoned(job, *cause)):
+        job = replace(job, failures=min(job.failures, ATTEMPTS_WITHOUT_PROGRESS - 2))  # samples never fail a job
     return [*abandoned, *fail(state, job, report.failure, report.message, now)]
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import asdict, replace
 
 from core.checks import illegal, move_current_job, reporting_job
-from core.job import Evaluation, Job
+from core.job import Job
 from core.tables import DecideTable, Events, EvolveTable
 from events import kinds, messages
 from events.settings import EvaluationSettings
@@ -89,10 +89,14 @@ def evaluates(job: Job) -> bool:
     return settings.evaluation.rows > 0 and bool(settings.data.holdout or settings.sources.validation_sha256)
 
 
+def is_at_fault(job: Job, failure: Failure) -> bool:
+    """True if work that changes no weights may have caused the failure of the worker."""
+    return failure in AT_FAULT or (failure == "killed" and job.failures > 0)
+
+
 def abandoned(job: Job, attempt: int, failure: Failure, message: str) -> Events:
     """What follows a failure in an evaluation, besides what follows every failure."""
-    at_fault = failure in AT_FAULT or (failure == "killed" and job.failures > 0)
-    if not at_fault or job.evaluation.abandoned or job.status != "training":
+    if not is_at_fault(job, failure) or job.evaluation.abandoned or job.status != "training":
         return []
     return [kinds.EvaluationAbandoned(job=job.id, attempt=attempt, failure=failure, message=message)]
 
@@ -120,7 +124,7 @@ def _evaluation_done(state: State, event: kinds.EvaluationDone) -> State:
     if (event.global_step, event.step) != (reached.global_step, reached.step):
         raise illegal(event, job.status, f"step {event.global_step} is not the one that was reached")
     losses = [each for each in (job.evaluation.lowest, event.loss) if isinstance(each, float)]
-    found = Evaluation(step=event.step, lowest=min(losses, default=None), concern=event.concern)
+    found = replace(job.evaluation, step=event.step, lowest=min(losses, default=None), concern=event.concern)
     return replace(state, training=state.training.with_current(replace(job, evaluation=found)))
 
 

@@ -143,7 +143,7 @@ def _on_course(state: State, job: Job, course: Course, global_step: int) -> Stat
     if job.until is None:
         step_log = step_log.until(global_step - 1)
     step = global_step - reached.global_step + reached.step
-    evaluation = replace(job.evaluation, step=min(job.evaluation.step, step - 1))
+    evaluation = job.evaluation.until(step - 1)
     return replace(
         state,
         training=state.training.with_current(replace(job, course=course, evaluation=evaluation)),

@@ -14,6 +14,7 @@ from core.job import Evaluation, Job
 from core.tables import DecideTable, Events, EvolveTable
 from core.topics import attempts, evaluation, recovery, retention
 from core.topics.attempts import Attempts, Progress
+from core.topics.generation import samples
 from core.values import Checkpoint
 from events import kinds, messages
 from events.course import Course
@@ -182,7 +183,8 @@ def _step_reached(state: State, event: kinds.StepReached) -> State:
     global_step = event.global_step
     if global_step != reached.global_step + 1 or event.step != reached.step + 1:
         raise illegal(event, "training", f"step {global_step} does not follow step {reached.global_step}")
-    attempts_ = Attempts(attempts_.current, attempts_.last, Progress(global_step, event.step))
+    trained_s = attempts_.trained_s + event.seconds
+    attempts_ = Attempts(attempts_.current, attempts_.last, Progress(global_step, event.step), trained_s)
     log = state.recovery.step_log
     if global_step - log.base <= log.length:
         return replace(state, attempts=attempts_)
@@ -267,5 +269,6 @@ def messages_of_the_attempt(state: State) -> tuple[SendToWorker, ...]:
         evaluates=evaluation.evaluates(job),
         evaluated_to=job.evaluation.step,
         environment=job.environment,
+        samples=samples.budget(state, job),
     )
     return (SendToWorker(message=train),)

@@ -86,6 +86,13 @@ from events.kinds.retention import (
     DeletedBy,
     VersionDeleted,
 )
+from events.kinds.samples import (
+    SamplesAbandoned,
+    SamplesFailed,
+    SamplesGenerated,
+    SamplesPutOff,
+    SamplesRequested,
+)
 from events.kinds.training import (
     CheckpointCommitted,
     JobPrepared,
@@ -152,6 +159,11 @@ __all__ = [
     "PauseRequested",
     "RejectedFileMoved",
     "Resumed",
+    "SamplesAbandoned",
+    "SamplesFailed",
+    "SamplesGenerated",
+    "SamplesPutOff",
+    "SamplesRequested",
     "StepReached",
     "StopRequested",
     "StorageExhausted",
@@ -198,6 +210,11 @@ AnyEvent = (
     | CheckpointCommitted
     | EvaluationDone
     | EvaluationAbandoned
+    | SamplesRequested
+    | SamplesGenerated
+    | SamplesPutOff
+    | SamplesFailed
+    | SamplesAbandoned
     | MicrobatchSplit
     | BatchSkipped
     | DivergenceDetected

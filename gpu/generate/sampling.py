@@ -7,6 +7,7 @@ torch.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterator
 from typing import Any
 
 from events.generation import Sampling, SamplingInUse
@@ -37,7 +38,8 @@ def choose_sampling(asked: Sampling, config: Any) -> SamplingInUse:
 def generation_config(config: Any, used: SamplingInUse, tokens_max: int, ends: list[int], padding: int) -> Any:
     """Return a copy of the model's GenerationConfig with these values.
 
-    `ends`: tokens that end an answer. `padding`: any token; it is not used, because one answer is generated at a time.
+    `ends`: tokens that end an answer. `padding`: any token; it follows an answer that ends before the others of a
+    batch.
     """
     from copy import deepcopy
 
@@ -58,6 +60,19 @@ def generation_config(config: Any, used: SamplingInUse, tokens_max: int, ends: l
         use_cache=True,
     )
     return made
+
+
+def end_tokens(config: Any, tokenizer: Any, end_of_turn: int | None) -> list[int]:
+    """Return the tokens that end an answer: of the GenerationConfig, of the tokenizer, of a turn in training."""
+    return sorted({*_ids(config.eos_token_id), *_ids(tokenizer.eos_token_id), *_ids(end_of_turn)})
+
+
+def _ids(token: Any) -> Iterator[int]:
+    """Yield the token ids of a setting: none, one, or a list of them."""
+    if isinstance(token, int):
+        yield token
+    elif token is not None:
+        yield from token
 
 
 def _first(*values: Any) -> Any:

@@ -11,6 +11,8 @@ import time
 from socket import socket
 from typing import NoReturn, Protocol
 
+from msgspec.structs import replace
+
 from events.course import Course
 from events.messages import (
     AnyFact,
@@ -22,6 +24,7 @@ from events.messages import (
     Phase,
     Prepare,
     RunAgain,
+    Sample,
     Shutdown,
     Train,
     Yield,
@@ -50,6 +53,9 @@ class WorkerChannel(Protocol):
 
     def wait_committed(self, checkpoint: CheckpointId) -> None:
         """Wait until the daemon has journaled `checkpoint`."""
+
+    def take_sample_order(self) -> Sample | None:
+        """The newest order about samples since the last call; None: there is none."""
 
     def request_course(self, fact: OutOfMemory) -> Course:
         """Report that a step did not fit into memory. Return the course to run it again with, once that is
@@ -88,6 +94,8 @@ class SocketChannel:
         self._orders: queue.SimpleQueue[Prepare | Train | Consolidate | Yield] = queue.SimpleQueue()
         self._courses: queue.SimpleQueue[Course] = queue.SimpleQueue()
         self._yield = threading.Event()
+        self._sample_order: Sample | None = None
+        self._sample_lock = threading.Lock()
         self._committed: CheckpointId | None = None
         self._commit = threading.Condition()
         threading.Thread(target=self._read, name="orders", daemon=True).start()
@@ -116,6 +124,11 @@ class SocketChannel:
         with self._commit:
             self._commit.wait_for(lambda: self.is_committed(checkpoint))
 
+    def take_sample_order(self) -> Sample | None:
+        with self._sample_lock:
+            order, self._sample_order = self._sample_order, None
+            return order
+
     def request_course(self, fact: OutOfMemory) -> Course:
         self.send(fact)
         return self._courses.get()
@@ -142,6 +155,11 @@ class SocketChannel:
                     self._commit.notify_all()
             case RunAgain():
                 self._courses.put(order.course)
+            case Sample():
+                with self._sample_lock:
+                    before = self._sample_order
+                    asked = order.asked or (before is not None and before.asked)
+                    self._sample_order = replace(order, asked=asked)
             case Yield():
                 # The work in progress sees the flag and stops; then the order is answered like any other.
                 self._yield.set()

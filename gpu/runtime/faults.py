@@ -16,6 +16,7 @@ FAULTS = {
     "backward": "memory runs out in the backward pass, after part of the gradients",
     "update": "memory runs out in the optimizer, after it has changed the weights",
     "evaluation": "memory runs out in an evaluation",
+    "samples": "memory runs out while samples are generated",
     "nan_evaluation": "the loss of an evaluation is not a number",
     "nan": "the loss is not a number",
     "nan_gradient": "a gradient is not a number, though the loss is",

@@ -1,4 +1,4 @@
-"""The training loop: evaluate, step, log, save.
+"""The training loop: evaluate, sample, step, log, save.
 
 `Training` holds everything that a resume needs: the prepared job, model and optimizer, the position, and the log. All
 else (batch, learning rate, random numbers) follows from the number of the step.
@@ -28,6 +28,7 @@ from gpu.errors import (
     EvaluationFailed,
     MicrobatchTooLarge,
     ModelUnusable,
+    SamplingFailed,
     SuspectBatch,
     TrainingDiverged,
     YieldRequested,
@@ -43,6 +44,7 @@ from gpu.training.learning_rate import learning_rate
 from gpu.training.loss import summed_loss
 from gpu.training.loss_spike import spike_threshold
 from gpu.training.microbatch_split import largest_part, split_microbatch
+from gpu.training.sampler import Sampler
 from gpu.training.saver import Saver
 from journal.failpoints import failpoint
 
@@ -73,16 +75,18 @@ class Training:
     evaluates: bool = False
     evaluated_to: int = -1
     """The step of this job after which it was last evaluated; -1: never."""
+    sampler: Sampler | None = None
+    """None: no samples are taken."""
 
     def run(self, channel: WorkerChannel, saver: Saver, heartbeats: Heartbeats) -> None:
         """Train to the end, or to the step boundary at which the daemon asks to yield.
 
         Every reported step is committed when this returns. Raises StorageFailed, TrainingDiverged, MicrobatchTooLarge,
-        EvaluationFailed.
+        EvaluationFailed, SamplingFailed.
         """
         try:
             self._train(channel, saver, heartbeats)
-        except (TrainingDiverged, MicrobatchTooLarge, EvaluationFailed):
+        except (TrainingDiverged, MicrobatchTooLarge, EvaluationFailed, SamplingFailed):
             saver.finish()  # the checkpoint in flight was copied before the failure
             raise
 
@@ -99,6 +103,10 @@ class Training:
             # Evaluate.
             if self._evaluation_is_due():
                 self._evaluate(channel, heartbeats)
+
+            # Sample.
+            if self.sampler is not None:
+                self.sampler.visit(self.step, self.global_step)
             if self.step == self.until or channel.yield_requested():
                 break
 
@@ -115,6 +123,8 @@ class Training:
             self._log(report)
             failpoint("step")
             channel.send(report)
+            if self.sampler is not None:
+                self.sampler.add_training(report.seconds)
 
             # Save.
             if self.step < self.until and (reason := saver.due(self.step - self.saved_step)):

@@ -48,6 +48,9 @@ class RecordingChannel:
             if before is not None and before != self.newest:
                 shutil.rmtree(self._checkpoints / before)
 
+    def take_sample_order(self) -> None:
+        """Nobody reads samples of a rerun."""
+
     def yield_requested(self) -> bool:
         """Return False: nobody asks a rerun to yield."""
         return False

@@ -12,6 +12,7 @@ from core.topics.attempts import retry_wait_s
 from core.topics.disk import MARGIN_BYTES
 from events import kinds, messages
 from events.event import Event
+from events.samples import SampleBudget
 from tests.core.world import ROOMY, START, World, job_id, settings
 
 WAIT_S = retry_wait_s(1, attempt=1) or 0.0
@@ -57,7 +58,15 @@ def full(*asked: commands.Command) -> Callable[[], World]:
 JOB = job_id(1)
 AWAIT = effects.AwaitDiskSpace(wanted_bytes=MARGIN_BYTES)
 TRAIN = effects.SendToWorker(
-    message=messages.Train(attempt=1, checkpoint=None, global_step=0, step=0, until=4, carry_optimizer=True)
+    message=messages.Train(
+        attempt=1,
+        checkpoint=None,
+        global_step=0,
+        step=0,
+        until=4,
+        carry_optimizer=True,
+        samples=SampleBudget(),
+    )
 )
 YIELD = effects.SendToWorker(message=messages.Yield(attempt=1))
 PAUSE, STOP, SKIP, RESUME = commands.Pause(), commands.Stop(alive=True), commands.Skip(), commands.Resume()

@@ -62,6 +62,25 @@ def event(kind: str, state: State) -> AnyEvent:
             **about, **at, rows=1, tokens=1, loss=1.0, training_loss=None, seconds=0.1, concern=None
         ),
         "evaluation_abandoned": lambda: kinds.EvaluationAbandoned(**about, failure="hang", message="m"),
+        "samples_generated": lambda: kinds.SamplesGenerated(
+            **about,
+            **at,
+            asked=False,
+            answers=(),
+            match="exact",
+            think_tag="",
+            temperature=0.0,
+            seed=1,
+            tokens=0,
+            seconds=0.1,
+        ),
+        "samples_put_off": lambda: kinds.SamplesPutOff(
+            **about, **at, round_s=1.0, trained_s=1.0, cost_max=0.01, next_step=9
+        ),
+        "samples_failed": lambda: kinds.SamplesFailed(
+            **about, **at, asked=False, failure="code", message="m", seconds=0.1
+        ),
+        "samples_abandoned": lambda: kinds.SamplesAbandoned(**about, failure="hang", message="m"),
         "microbatch_split": lambda: kinds.MicrobatchSplit(
             **about, global_step=at["global_step"] + 1, step=at["step"] + 1, parts=2, steps=64, message="m"
         ),

@@ -11,6 +11,7 @@ from cli.home.paths import Home
 from core.state import State
 from events import kinds
 from events.codec import Record, decode_record
+from events.kinds import SamplesGenerated
 from events.values import Number
 from journal import START, follow
 from tests.crash.homes import log_of, state_of, trained
@@ -32,6 +33,7 @@ def check(home: Home) -> State:
     the same bits; nothing waits, nothing failed; what was refused is back with its report; no leftover files.
     """
     _check_steps(home)
+    samples_of(home)
     _check_returned(home)
     _check_leftover_files(home)
     return state_of(home)
@@ -64,6 +66,19 @@ def _check_steps(home: Home) -> None:
     assert not len(state.outcomes.failed)
     assert not len(state.outcomes.rejections)
     assert {path.stem for path in home.data.glob("*.jsonl")} == goals.keys() | skipped
+
+
+def samples_of(home: Home) -> Mapping[int, tuple[tuple[str, str], ...]]:
+    """The answers after each global step that was sampled. No step was sampled twice, unless the head moved back."""
+    found: dict[int, tuple[tuple[str, str], ...]] = {}
+    for record in records_of(home):
+        event = record.event
+        if isinstance(event, kinds.HeadMoved):
+            found.clear()
+        elif isinstance(event, SamplesGenerated):
+            assert event.global_step not in found, f"step {event.global_step} was sampled twice"
+            found[event.global_step] = tuple((each.prompt_id, each.answer) for each in event.answers)
+    return found
 
 
 def committed_steps(home: Home) -> Mapping[int, Step]:
@@ -164,3 +179,8 @@ def assert_same(home: Home, calm: Home) -> None:
     differing = [number for number in steps.keys() | wanted.keys() if steps.get(number) != wanted.get(number)]
     assert not differing, f"steps {sorted(differing)[:10]} are not those of the calm run"
     assert trained(home) == trained(calm)
+    samples, quiet = samples_of(home), samples_of(calm)
+    assert quiet, "nothing was sampled"
+    assert {step: quiet[step] for step in samples.keys() & quiet.keys()} == {
+        step: samples[step] for step in samples.keys() & quiet.keys()
+    }

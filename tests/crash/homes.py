@@ -15,6 +15,7 @@ from cli.config.schema import Config
 from cli.home.paths import Home
 from cli.home.snapshot_reader import load_state
 from core.state import State
+from events.samples import SamplesSettings
 from events.settings import (
     CheckpointSettings,
     DataSettings,
@@ -30,6 +31,10 @@ from tests.harness.tiny_model import make_tiny_model
 
 KEEPSTEP = [sys.executable, "-P", "-c", "from cli.main import main; main()"]
 """The command, without depending on where the console script was installed."""
+
+
+OFTEN = SamplesSettings(every_steps=4, prompts=2, max_new_tokens=3, cost_max=1000.0)
+"""Samples that are never put off: whether one is follows from the time that steps take."""
 
 
 def settings(model: Path, *, method: MethodSettings | None = None, precision: str = "bf16") -> JobSettings:
@@ -58,7 +63,7 @@ def make_home(root: Path, *, method: MethodSettings | None = None, precision: st
     model = root.parent / "tiny-model"
     if not model.exists():
         make_tiny_model(model)
-    config = Config(job=settings(model, method=method, precision=precision))
+    config = Config(job=settings(model, method=method, precision=precision), samples=OFTEN)
     home = create_home(root, model=str(model), config=config)
     _write_rows(home.root / "held-out.jsonl", 200, 8)
     _write_rows(home.inbox / "first.jsonl", 0, 22)

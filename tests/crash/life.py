@@ -30,7 +30,7 @@ from events.event import Event
 from events.settings import CheckpointSettings, DataSettings, JobSettings, MethodSettings, ModelSettings
 from events.values import PRIORITIES, Priority
 from journal import START, follow
-from tests.crash.homes import KEEPSTEP, log_of, make_home, start_process, state_of
+from tests.crash.homes import KEEPSTEP, OFTEN, log_of, make_home, start_process, state_of
 from tests.crash.scenario import FAKE, RUN_FAKE
 
 LOOK_EVERY_S = 0.005
@@ -85,7 +85,7 @@ class Life:
         """With the fake worker."""
         often = CheckpointSettings(every_steps=2, every_seconds=0.0, keep=2)
         job = JobSettings(model=ModelSettings(path="nowhere"), checkpoints=often, data=DataSettings(holdout=0.1))
-        config = Config(job=job)
+        config = Config(job=job, samples=OFTEN)
         return cls(create_home(root, model="nowhere", config=config), choose, fake=True)
 
     def copied(self, root: Path) -> Life:

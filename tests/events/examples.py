@@ -5,6 +5,7 @@ from __future__ import annotations
 from events import kinds, messages
 from events.course import Course, Split
 from events.kinds import AnyEvent
+from events.samples import SampleAnswer, SampleBudget, SamplePlan, SamplesSettings
 from events.settings import (
     CheckpointSettings,
     DataSettings,
@@ -22,6 +23,17 @@ JOB = "ab" * 32
 CHECKPOINT = "step-00000012-attempt-0003"
 BACKUP = "before-v002-attempt-0004"
 PARENT = "step-00000010-attempt-0002"
+
+ANSWER = SampleAnswer(
+    prompt_id="0123456789ab",
+    prompt="What is 2 + 2?",
+    expected="4",
+    answer="<think>\n2 + 2</think>Four.",
+    match=False,
+    thinks=True,
+    tokens=9,
+    finish="end",
+)
 
 PLAN = Plan(
     rows=48,
@@ -150,6 +162,42 @@ EVENTS: tuple[AnyEvent, ...] = (
         concern="not_finite",
     ),
     kinds.EvaluationAbandoned(job=JOB, attempt=3, failure="hang", message="no progress for 600 s"),
+    kinds.SamplesRequested(job=JOB),
+    kinds.SamplesGenerated(
+        job=JOB,
+        attempt=3,
+        global_step=12,
+        step=6,
+        asked=True,
+        answers=(ANSWER,),
+        match="numeric",
+        think_tag="<think>",
+        temperature=0.7,
+        seed=42,
+        tokens=9,
+        seconds=0.25,
+    ),
+    kinds.SamplesPutOff(
+        job=JOB,
+        attempt=3,
+        global_step=12,
+        step=6,
+        round_s=8.5,
+        trained_s=200.0,
+        cost_max=0.01,
+        next_step=1000,
+    ),
+    kinds.SamplesFailed(
+        job=JOB,
+        attempt=3,
+        global_step=12,
+        step=6,
+        asked=False,
+        failure="out_of_memory",
+        message="2 GiB are missing",
+        seconds=0.5,
+    ),
+    kinds.SamplesAbandoned(job=JOB, attempt=3, failure="hang", message="no progress for 600 s"),
     kinds.MicrobatchSplit(job=JOB, attempt=3, global_step=13, step=7, parts=4, steps=128, message="2 GiB are missing"),
     kinds.BatchSkipped(
         job=JOB,
@@ -282,6 +330,25 @@ FACTS: tuple[messages.AnyFact, ...] = (
     messages.Evaluated(
         attempt=3, global_step=12, step=6, rows=128, tokens=4096, loss=2.25, training_loss=1.5, seconds=0.75
     ),
+    messages.Sampled(
+        attempt=3,
+        global_step=12,
+        step=6,
+        asked=True,
+        answers=(ANSWER,),
+        match="numeric",
+        think_tag="<think>",
+        temperature=0.7,
+        seed=42,
+        tokens=9,
+        seconds=0.25,
+    ),
+    messages.SamplesPutOff(
+        attempt=3, global_step=12, step=6, round_s=8.5, trained_s=200.0, cost_max=0.01, next_step=1000
+    ),
+    messages.SamplesFailed(
+        attempt=3, global_step=12, step=6, asked=False, failure="prompts", message="no row", seconds=0.5
+    ),
     messages.OutOfMemory(
         attempt=3, global_step=13, step=7, sequences=4, during="gradients", message="2 GiB are missing"
     ),
@@ -317,7 +384,10 @@ ORDERS: tuple[messages.AnyOrder, ...] = (
         carry_optimizer=True,
         evaluates=True,
         evaluated_to=4,
+        samples=SampleBudget(sampled_to=4, trained_s=12.5, round_s=0.25, asked=True),
+        sample_plan=SamplePlan(settings=SamplesSettings(prompts="p.jsonl"), prompts_sha256=JOB),
     ),
+    messages.Sample(attempt=3, plan=SamplePlan(settings=SamplesSettings(), problem="it is gone"), asked=True),
     messages.RunAgain(attempt=3, course=Course(splits=(Split(step=7, parts=4, steps=128),), skipped=(2, 5))),
     messages.Consolidate(
         attempt=4,

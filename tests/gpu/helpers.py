@@ -14,7 +14,8 @@ from typing import Any
 
 from core.topics.step_recovery import next_split
 from events.course import Course
-from events.messages import AnyFact, CheckpointWritten, OutOfMemory, Prepare, Prepared, Step, Train
+from events.messages import AnyFact, CheckpointWritten, OutOfMemory, Prepare, Prepared, Sample, Step, Train
+from events.samples import SampleBudget, SamplePlan
 from events.settings import (
     CheckpointSettings,
     DataSettings,
@@ -90,6 +91,8 @@ class FakeChannel:
         self.facts: list[AnyFact] = []
         self.course = Course()
         self.yield_after = yield_after
+        self.sample_orders: list[Sample] = []
+        """Orders about samples that the worker takes one by one."""
         self.committed = threading.Event()
         self._last: str | None = None
         if commits:
@@ -99,6 +102,9 @@ class FakeChannel:
         self.facts.append(fact)
         if isinstance(fact, CheckpointWritten):
             self._last = fact.checkpoint
+
+    def take_sample_order(self) -> Sample | None:
+        return self.sample_orders.pop(0) if self.sample_orders else None
 
     def yield_requested(self) -> bool:
         return self.yield_after is not None and len(self.of(Step)) >= self.yield_after
@@ -171,6 +177,8 @@ class Home:
         course: Course = STRAIGHT,
         evaluates: bool = False,
         evaluated_to: int = -1,
+        samples: SamplePlan | None = None,
+        budget: SampleBudget = SampleBudget(),  # noqa: B008  # frozen
     ) -> str:
         """One attempt at `job`; returns the last checkpoint."""
         self.attempts += 1
@@ -189,6 +197,8 @@ class Home:
                 course=course,
                 evaluates=evaluates,
                 evaluated_to=evaluated_to,
+                samples=budget,
+                sample_plan=samples,
             )
         )
         return str(self.channel.of(CheckpointWritten)[-1].checkpoint)

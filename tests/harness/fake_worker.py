@@ -31,6 +31,8 @@ from events.messages import (
     Prepare,
     Prepared,
     Rejected,
+    Sample,
+    Sampled,
     Shutdown,
     Step,
     Train,
@@ -39,6 +41,7 @@ from events.messages import (
     Yield,
     Yielded,
 )
+from events.samples import SampleAnswer
 from events.settings import Plan
 from events.values import CheckpointReason, Number, checkpoint_id
 from gpu.artifacts.artifact import CheckpointDirectory
@@ -84,7 +87,9 @@ class FakeWorker(ABC):
         self._parent: str | None = None
         self._awaited: str | None = None
         """The checkpoint that is written and not yet committed."""
-        self._evaluated = -1
+        self._evaluated = self._sampled = -1
+        self._samples: Sample | None = None
+        """The plan of samples, and whether a person wants some at once."""
 
     # -- what an adapter says otherwise -----------------------------------------------------------------------------
 
@@ -112,7 +117,11 @@ class FakeWorker(ABC):
 
     def send(self, message: AnyOrder) -> None:
         """Receive a message. A commit counts at once, whatever the worker does."""
-        if isinstance(message, Committed):
+        if isinstance(message, Sample):
+            if self.training is not None and self.training.attempt == message.attempt:
+                asked = message.asked or (self._samples is not None and self._samples.asked)
+                self._samples = replace(message, asked=asked)
+        elif isinstance(message, Committed):
             if self._awaited == message.checkpoint:
                 self._awaited, self._parent = None, message.checkpoint
         else:
@@ -239,7 +248,11 @@ class FakeWorker(ABC):
         self.training, self._parent, self._awaited = order, order.checkpoint, None
         self.step = self._saved = order.step
         self.global_step = order.global_step
-        self._evaluated = order.evaluated_to
+        self._evaluated, self._sampled = order.evaluated_to, -1
+        self._samples = None
+        if order.samples is not None and order.sample_plan is not None:
+            self._sampled = order.samples.sampled_to
+            self._samples = Sample(attempt=order.attempt, plan=order.sample_plan, asked=order.samples.asked)
         failpoint("loaded")
         self.report(Loaded(attempt=order.attempt, environment={"device": self.environment}))
         failpoint("loaded_reported")
@@ -264,6 +277,9 @@ class FakeWorker(ABC):
         if self._evaluation_is_due(order) and not stops:
             self._evaluated = self.step
             self.evaluate(order)
+            return True
+        if self._samples is not None and not stops and self._samples_are_due(order, self._samples):
+            self.sample(order, self._samples)
             return True
         if self.step < order.until and not stops:
             every = self.prepared.settings.checkpoints.every_steps
@@ -320,6 +336,44 @@ class FakeWorker(ABC):
                 tokens=1,
                 loss=loss,
                 training_loss=training_loss,
+                seconds=0.01,
+            )
+        )
+
+    def _samples_are_due(self, order: Train, samples: Sample) -> bool:
+        every = samples.plan.settings.every_steps
+        planned = every and self.step and (self.step % every == 0 or self.step == order.until)
+        has_prompts = isinstance(samples.plan.settings.prompts, str) or order.evaluates
+        return samples.asked or bool(has_prompts and planned and self.step > self._sampled)
+
+    def sample(self, order: Train, samples: Sample) -> None:
+        """Report the answers to one prompt; they follow from the weights."""
+        settings, asked = samples.plan.settings, samples.asked
+        self._sampled, self._samples = self.step, replace(samples, asked=False)
+        failpoint("token_generated")
+        answer = SampleAnswer(
+            prompt_id="0123456789ab",
+            prompt="What are the weights?",
+            expected=self.weights[:8],
+            answer=self.weights[:8],
+            match=True,
+            thinks=False,
+            tokens=8,
+            finish="end",
+        )
+        failpoint("answered")
+        self.report(
+            Sampled(
+                attempt=order.attempt,
+                global_step=self.global_step,
+                step=self.step,
+                asked=asked,
+                answers=(answer,),
+                match=settings.match,
+                think_tag=settings.think_tag,
+                temperature=settings.temperature,
+                seed=settings.seed,
+                tokens=8,
                 seconds=0.01,
             )
         )

@@ -28,6 +28,8 @@ from events.settings import JobSettings, Plan
 from tests.core.world import START, World
 
 UNSAID = {
+    "samples",
+    "sample_plan",
     "v",
     "files",
     "space_factor",
@@ -59,7 +61,7 @@ UNSAID = {
 }
 """Fields that no scenario is about."""
 
-UNLESS_TRUE = {"retrain", "first", "earlier"}
+UNLESS_TRUE = {"retrain", "first", "earlier", "sampling"}
 """Fields that are said where they are true."""
 
 

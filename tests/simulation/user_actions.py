@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 OFTEN = ["drop", "drop", "drop", "add", "pause", "resume", "resume", "skip", "retry", "stop", "vanish", "prune"]
 OFTEN += ["move", "move", "hold", "hold", "release", "release", "remove", "again", "again", "tangle"]
+OFTEN += ["sample"]
 SELDOM = ["consolidate", "consolidate", "consolidate", "cancel", "roll back", "restore", "go back", "back up"]
 SELDOM += ["bring back", "clean up", "delete"]
 """What people do."""
@@ -113,6 +114,7 @@ class User:
                     "resume": commands.Resume(),
                     "retry": commands.Retry(job=failed),
                     "prune": commands.PruneCheckpoints(keep=1),
+                    "sample": commands.RequestSamples(alive=self._world.daemon is not None),
                     "stop": commands.Stop(alive=self._world.daemon is not None and not self._world.daemon.dead),
                 }
                 store.execute(wanted[what])

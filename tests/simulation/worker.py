@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from core.worker_exit import Ending
 from events import messages
 from events.values import Number
@@ -102,6 +104,30 @@ class SimulatedWorker(FakeWorker):
             )
         else:
             super().evaluate(order)
+
+    def sample(self, order: messages.Train, samples: messages.Sample) -> None:
+        """Some rounds cost too much, fail, or end the worker. Which ones follows from the weights."""
+        lot, at = int(self.weights[10:12], 16), {"global_step": self.global_step, "step": self.step}
+        if lot < 12:
+            self.abandon(
+                messages.Failed(attempt=order.attempt, failure="code", message="a bug", trace="", sampling=True)
+            )
+        elif lot < 30:
+            self._sampled, self._samples = self.step, replace(samples, asked=False)
+            self.report(
+                messages.SamplesFailed(
+                    attempt=order.attempt, asked=samples.asked, failure="code", message="m", seconds=0.01, **at
+                )
+            )
+        elif lot < 60 and not samples.asked:
+            self._sampled = self.step
+            self.report(
+                messages.SamplesPutOff(
+                    attempt=order.attempt, round_s=9.0, trained_s=1.0, cost_max=0.01, next_step=100, **at
+                )
+            )
+        else:
+            super().sample(order, samples)
 
     def evaluation(self) -> tuple[Number, float | None]:
         lot = int(self.weights[8:10], 16)

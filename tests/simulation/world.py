@@ -44,6 +44,8 @@ keep = %d
 silence_s = 60.0
 [evaluation]
 every_steps = 2
+[samples]
+every_steps = 2
 [data]
 holdout = %.1f
 """

@@ -77,6 +77,7 @@ def _bound(meta: Meta) -> str:
 
 _PATTERNS = {
     "^(([01][0-9]|2[0-3]):[0-5][0-9])?$": 'with a time of day such as "03:00" or "23:30", or "" for none',
+    "[^0-9]": "with the path of a data file",
     "^([0-9a-f]{40})?$": "with a commit: its 40 hexadecimal digits (`keepstep init --model NAME@BRANCH` looks it up)",
 }
 """The regular expressions of `events.settings`, in words."""

@@ -59,6 +59,8 @@ SAME: Mapping[str, tuple[str, ...]] = {
     "training.gradient_checkpointing": (
         *("gradient_checkpointing_kwargs", "use_gradient_checkpointing", "activation_checkpointing"),
     ),
+    "samples.every_steps": ("sample_every", "sample_every_n_steps", "sample_steps"),
+    "samples.prompts": ("sample_prompts", "eval_prompts", "sample_prompt"),
     "evaluation.every_steps": ("eval_steps", "eval_every", "eval_interval"),
     "evaluation.rows": ("max_eval_samples", "eval_rows", "eval_sample_count"),
     "checkpoints.every_steps": ("save_steps", "save_every", "save_interval", "checkpoint_steps", "checkpoint_interval"),
@@ -170,6 +172,7 @@ _SECTIONS: Mapping[str, tuple[str, ...]] = {
     "training": ("train", "trainer", "training_arguments", "training_args", "optim", "optimizer", "scheduler", "sft"),
     "data": ("dataset", "datasets", "dataset_config", "tokenizer", "preprocessing"),
     "evaluation": ("eval", "validation"),
+    "samples": ("sample", "sampling", "generation", "generate"),
     "checkpoints": ("checkpoint", "saving", "save", "checkpointing"),
     "logs": ("logging", "log"),
     "hooks": ("callbacks", "notifications", "notify"),

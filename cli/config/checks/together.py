@@ -11,6 +11,7 @@ from typing import get_args
 
 from cli.config.checks.allowed import listed, toml_text
 from cli.errors import UserError
+from events.samples import SamplesSettings
 from events.settings import (
     CheckSettings,
     ConsolidationSettings,
@@ -22,8 +23,13 @@ from events.settings import (
 )
 
 
-def find_conflicts(
-    path: Path, job: JobSettings, consolidation: ConsolidationSettings, hooks: HookSettings, memory: MemorySettings
+def find_conflicts(  # each is a section
+    path: Path,
+    job: JobSettings,
+    consolidation: ConsolidationSettings,
+    hooks: HookSettings,
+    memory: MemorySettings,
+    samples: SamplesSettings,
 ) -> list[UserError]:
     """Every reason why these settings cannot be used together; [] if they can."""
     checks: list[Callable[[], object]] = [
@@ -34,6 +40,7 @@ def find_conflicts(
         lambda: _check_template(path, hooks),
         lambda: _check_memory(path, memory),
         lambda: _check_targets(path, job),
+        lambda: _check_pattern(path, samples),
     ]
     found = list(_job_conflicts(path, job))
     for check in checks:
@@ -42,6 +49,24 @@ def find_conflicts(
         except UserError as error:
             found.append(error)
     return found
+
+
+def _check_pattern(path: Path, samples: SamplesSettings) -> None:
+    """Raise UserError unless the pattern is there where it is used, and a regular expression."""
+    if samples.match != "regex":
+        return
+    if not samples.pattern:
+        raise UserError(
+            f'{path}: samples.match = "regex" needs samples.pattern, and it is empty',
+            "set both at once: `keepstep config set samples.match=regex samples.pattern='answer: (.*)'`",
+        )
+    try:
+        re.compile(samples.pattern)
+    except re.error as error:
+        raise UserError(
+            f"{path}: samples.pattern = {toml_text(samples.pattern)} is not a regular expression: {error}",
+            "correct it: https://docs.python.org/3/library/re.html",
+        ) from error
 
 
 def _job_conflicts(path: Path, job: JobSettings) -> Iterator[UserError]:

@@ -18,6 +18,7 @@ from typing import NamedTuple, get_args
 import msgspec
 
 from cli.config.checks.allowed import toml_text
+from cli.config.sample_prompts import check_prompts
 from cli.config.schema import Config
 from cli.config.validation_set import ADVICE as VALIDATION_ADVICE
 from cli.config.validation_set import validation_file
@@ -46,7 +47,13 @@ def find_problems(home: Home, config: Config) -> list[Problem]:
     directory, found = _model(home, config.job)
     if directory is not None:
         found += _target_modules(directory, config.job)
-    return [*found, *_validation(home, config.job), *_hooks(home, config.hooks), *_reports(config.report)]
+    checks = (
+        _validation(home, config.job),
+        _prompts(home, config),
+        _hooks(home, config.hooks),
+        _reports(config.report),
+    )
+    return [*found, *(problem for each in checks for problem in each)]
 
 
 def missing_program(home: Home, command: str) -> str | None:
@@ -141,6 +148,13 @@ def _validation(home: Home, job: JobSettings) -> Iterator[Problem]:
         return
     if path is not None and not os.access(path, os.R_OK):
         yield Problem(("data.validation",), f"the validation set {path} cannot be read", VALIDATION_ADVICE)
+
+
+def _prompts(home: Home, config: Config) -> Iterator[Problem]:
+    try:
+        check_prompts(home, config.samples, config.job.data)
+    except UserError as error:
+        yield Problem(("samples.prompts",), error.reason, error.advice)
 
 
 def _hooks(home: Home, hooks: HookSettings) -> Iterator[Problem]:

@@ -13,7 +13,7 @@ from cli.daemon.worker.process import log_failure
 from cli.daemon.worker.supervisor import WorkerSupervisor
 from cli.home.event_store import EventStore
 from core import commands
-from core.deadlines import failures_in_a_row
+from core.deadlines import Phase, failures_in_a_row
 from core.worker_exit import classify
 from events import messages
 from events.values import Failure
@@ -44,7 +44,9 @@ class WorkerListener:
             self.supervisor.observe(fact)
             if isinstance(fact, messages.Heartbeat):
                 self.store.received = fact
-            elif isinstance(fact, messages.Evaluated):
+            elif isinstance(
+                fact, messages.Evaluated | messages.Sampled | messages.SamplesPutOff | messages.SamplesFailed
+            ):
                 self.store.received = None
             if isinstance(fact, Written) and (problem := problem_of(fact, self.store.state, self.store.home)):
                 self._lose("storage", problem)
@@ -69,16 +71,19 @@ class WorkerListener:
             return
         if missed is not None:
             message = f"{missed}: {self.supervisor.end_hung()}"
-            self._lose("hang", message, evaluating=missed.phase == "evaluate")
+            self._lose("hang", message, missed.phase)
 
-    def _lose(self, failure: Failure, message: str, *, evaluating: bool | None = None) -> None:
-        """`evaluating`: True if it was lost during an evaluation; None: ask the supervisor."""
+    def _lose(self, failure: Failure, message: str, phase: Phase | None = None) -> None:
+        """`phase`: what the worker did; None: ask the supervisor."""
         attempt = self.store.state.attempts.current
         self.supervisor.end()
         if attempt is None:
             self.write(f"{message}; nothing was running")
             return
-        evaluating = self.supervisor.is_evaluating if evaluating is None else evaluating
+        evaluating = self.supervisor.is_evaluating if phase is None else phase == "evaluate"
+        sampling = self.supervisor.is_sampling if phase is None else phase == "sample"
         self.handler.execute(
-            commands.ReportWorkerLost(attempt=attempt, failure=failure, message=message, evaluating=evaluating)
+            commands.ReportWorkerLost(
+                attempt=attempt, failure=failure, message=message, evaluating=evaluating, sampling=sampling
+            )
         )

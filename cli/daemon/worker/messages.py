@@ -6,6 +6,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from cli.config.sample_prompts import sample_plan
 from cli.config.schema import Config
 from cli.home.paths import Home
 from cli.home.snapshot_reader import read_records
@@ -31,6 +32,26 @@ def answer_to(event: AnyEvent, state: State) -> messages.Committed | messages.Ru
             return messages.RunAgain(attempt=event.attempt, course=state.training.current.course)
         case _:
             return None
+
+
+def with_sample_plan(message: messages.Train, home: Home, config: Config) -> messages.Train:
+    """Add what keepstep.toml says about samples. Raises OSError."""
+    return message if message.samples is None else replace(message, sample_plan=sample_plan(home, config.samples))
+
+
+def sample_order(event: AnyEvent, state: State, home: Home, config: Config) -> messages.Sample | None:
+    """The message to a worker that trains, after somebody asked for samples or changed their settings. Raises OSError.
+
+    `state`: after the event. A worker that does not train yet gets both with its order to train.
+    """
+    job, attempt = state.training.current, state.attempts.current
+    if attempt is None or job is None or job.status != "training":
+        return None
+    asked = isinstance(event, kinds.SamplesRequested)
+    changed = isinstance(event, kinds.ConfigChanged) and any(each.key.startswith("samples.") for each in event.changes)
+    if not asked and not changed:
+        return None
+    return messages.Sample(attempt=attempt, plan=sample_plan(home, config.samples), asked=asked)
 
 
 def with_trained_files(message: messages.Consolidate, home: Home, config: Config) -> messages.Consolidate:

@@ -56,6 +56,11 @@ class WorkerSupervisor:
         """True if the worker may have died during an evaluation."""
         return deadlines.is_evaluating(self._watched)
 
+    @property
+    def is_sampling(self) -> bool:
+        """The same for samples."""
+        return deadlines.is_sampling(self._watched)
+
     def missed_deadline(self, now: float, limits: Limits, failures: int, attempt: int | None) -> Late | None:
         """The deadline that the worker missed in this attempt; None: it missed none.
 

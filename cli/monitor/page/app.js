@@ -3,6 +3,7 @@
 import {$, SignIn, TOKEN, axes, clock, color, confirmed, duration, element, facts, figure, fillTable, get, line, moment, number, post, replace, say, send, size} from "./common.js";
 import {followMachine, redrawMachine, showCost, showMachine} from "./machine.js";
 import {showModels} from "./models.js";
+import {makeSamples} from "./samples.js";
 
 const CHARTS = [
   {name: "loss", title: "Loss (nats per trained token)", smooth: true},
@@ -270,6 +271,12 @@ function refreshChart() {
   chartTimer ??= setTimeout(() => { chartTimer = null; loadChart().catch((error) => say(error.message)); }, REFRESH_MS);
 }
 
+const SAMPLE_KINDS = /^(samples_|head_moved)/;
+const samples = makeSamples({get, element, replace, fillTable, number, color});
+const refreshSamples = () => samples.refresh().catch((error) => say(error.message));
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => samples.restyle().catch((error) => say(error.message)));
+$("sample-now").addEventListener("click", () => act("sample"));
+
 // -- journal
 
 const kinds = new Set();
@@ -316,6 +323,7 @@ function listen(seq) {
     const wanted = $("kind").value;
     addRecords(wanted ? records.filter((record) => record.kind === wanted) : records);
     if (records.some(({kind}) => ["step_reached", "evaluation_done", "head_moved"].includes(kind)) && view.last === null) refreshChart();
+    if (records.some(({kind}) => SAMPLE_KINDS.test(kind))) refreshSamples();
     if (records.some(({kind}) => kind !== "step_reached")) refreshTables();
   });
 }
@@ -335,6 +343,7 @@ async function start() {
     $("where").textContent = status.home;
     showStatus(status);
     refreshTables();
+    refreshSamples();
     const seq = tail.at(-1)?.seq ?? 0;
     if (seq > shown.seq) refreshChart(); // A record arrived between the two answers.
     listen(seq);

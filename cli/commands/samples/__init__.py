@@ -1,0 +1,1 @@
+"""`keepstep samples`: what the model answered while it trained."""

@@ -1,0 +1,41 @@
+"""`keepstep samples` shows answers by step; `keepstep samples now` asks for some."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from cli.arguments.groups import ShowGroup
+from cli.commands.common import HomeOption, JsonOption
+
+app = typer.Typer(cls=ShowGroup, help="Show what the model answers while it trains.")
+
+
+@app.command()
+def show(
+    step: Annotated[
+        int | None,
+        typer.Option("--step", min=0, help="Whole answers after this global step. Default: changes by step."),
+    ] = None,
+    prompt: Annotated[
+        str | None, typer.Option("--prompt", metavar="ID", help="First digits of a prompt's id: only this prompt.")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every prompt and every round.")] = False,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show how the answers to each prompt changed over the steps."""
+    from cli.commands.samples.show import show_samples
+    from cli.home.paths import find_home
+
+    show_samples(find_home(home, reads_only=True), step, prompt, everything=everything, json=json)
+
+
+@app.command()
+def now(home: HomeOption = None) -> None:
+    """Ask for samples at the next step, whatever they cost."""
+    from cli.commands.samples.request import request_samples
+    from cli.home.paths import find_home
+
+    request_samples(find_home(home))

@@ -1,0 +1,1 @@
+"""Topics in which the model answers prompts."""

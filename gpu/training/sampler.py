@@ -1,0 +1,346 @@
+"""Samples: at a step boundary, the model answers a few prompts with its weights as they are.
+
+Samples change nothing: no gradient is kept, the modes are restored, and each micro-batch of training seeds the random
+generators itself. So a run with samples and a run without them end with the same bits.
+
+A round is taken only if it costs at most `cost_max` of the training since the last one. Until a round was measured, its
+cost is estimated from its first tokens; a round that would cost too much stops there and is put off.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from events.generation import Sampling
+from events.matching import matches
+from events.messages import Sampled, SamplesFailed, SamplesPutOff
+from events.samples import (
+    ANSWER_BYTES,
+    EXPECTED_BYTES,
+    PROMPT_BYTES,
+    PROMPTS_MAX,
+    SampleAnswer,
+    SampleBudget,
+    SamplePlan,
+    SamplesSettings,
+    clipped,
+)
+from gpu.data.encode.encoder import Encoder
+from gpu.data.plan.held_out import validation_path
+from gpu.data.plan.prepare import PreparedJob
+from gpu.errors import SamplingFailed, YieldRequested, is_out_of_memory
+from gpu.generate.answers import Reply, answer_all, answering, free_cache
+from gpu.generate.questions import (
+    Question,
+    QuestionMaker,
+    QuestionsUnusable,
+    questions_of_file,
+    questions_of_tokens,
+)
+from gpu.generate.sampling import choose_sampling, end_tokens
+from gpu.ipc.worker_channel import Heartbeats, WorkerChannel
+from gpu.model.build import TrainedModel
+from gpu.model.limits import ModelLimits
+from gpu.runtime.driver import is_driver_error
+from gpu.runtime.faults import inject_out_of_memory
+
+PROBE_STEPS = 8
+"""Tokens of each answer after which the cost of a round is estimated: few, and more than the first ones, which are
+slow."""
+
+SAID_AGAIN = 2.0
+"""A put-off round is reported again once the cost has changed by this factor."""
+
+NO_ROWS = (
+    "there are no held-out rows to ask: set [data] validation or holdout, or name a file of prompts: `keepstep config "
+    "set samples.prompts=FILE`"
+)
+
+
+class _TooExpensive(Exception):
+    """The round would cost too much. Data: `round_s`, the estimated seconds of the whole."""
+
+    def __init__(self, round_s: float) -> None:
+        super().__init__()
+        self.round_s = round_s
+
+
+class _Tools(NamedTuple):
+    """What a round needs besides the model."""
+
+    encoder: Encoder
+    maker: QuestionMaker
+    ends: list[int]
+
+
+@dataclass
+class Sampler:
+    """Takes the samples of one attempt."""
+
+    attempt: int
+    home: Path
+    prepared: PreparedJob
+    trained: TrainedModel
+    tokenizer: Callable[[], Any]
+    limits: Callable[[], ModelLimits]
+    plan: SamplePlan
+    budget: SampleBudget
+    channel: WorkerChannel
+    heartbeats: Heartbeats
+
+    def __post_init__(self) -> None:
+        self._asked = self.budget.asked
+        self._sampled_to = self.budget.sampled_to
+        self._trained_s, self._round_s = self.budget.trained_s, self.budget.round_s
+        self._wasted_s = 0.0
+        """Seconds of rounds that were put off after they began, since the last complete one."""
+        self._own_s, self._own_steps = 0.0, 0
+        """The training of this attempt."""
+        self._said_s: float | None = None
+        """The cost of a round when a put-off was last reported."""
+        self._made: _Tools | None = None
+        self._questions: list[Question] | None = None
+
+    def add_training(self, seconds: float) -> None:
+        """Count the seconds of a step."""
+        self._trained_s += seconds
+        self._own_s += seconds
+        self._own_steps += 1
+
+    def visit(self, step: int, global_step: int) -> None:
+        """Take samples if they are due at this step boundary. An error ends the round, not the training.
+
+        Raises SamplingFailed if this process cannot be used after the error.
+        """
+        if (order := self.channel.take_sample_order()) is not None:
+            if (order.plan.settings.prompts, order.plan.prompts_sha256) != (
+                self.plan.settings.prompts,
+                self.plan.prompts_sha256,
+            ):
+                self._questions = None
+            if order.plan != self.plan:
+                self._round_s = self._said_s = None  # another round has another cost
+            self.plan, self._asked = order.plan, self._asked or order.asked
+        if not self._is_due(step):
+            return
+        spare_s = self._spare_s()
+        if not self._asked and self._round_s is not None and self._round_s > spare_s:
+            self._put_off(step, global_step)
+            return
+        with suppress(YieldRequested):  # the next attempt samples here
+            self._take(step, global_step, math.inf if self._asked else spare_s)
+
+    def _spare_s(self) -> float:
+        """Return the seconds that a round may take now."""
+        return self.plan.settings.cost_max * self._trained_s - self._wasted_s
+
+    def _is_due(self, step: int) -> bool:
+        is_on = self.plan.settings.prompts != 0
+        return self._asked or (is_on and step > self._sampled_to and self._is_planned(step))
+
+    def _is_planned(self, step: int) -> bool:
+        every = self.plan.settings.every_steps
+        return every > 0 and step > 0 and (step % every == 0 or step == self.prepared.batches.steps_total)
+
+    def _take(self, step: int, global_step: int, spare_s: float) -> None:
+        """Take samples and report them, or why there are none. Raises YieldRequested, SamplingFailed."""
+        began = time.perf_counter()
+        problem, failure = "", "prompts"
+        self.heartbeats.beat("sample", 0, 1, force=True)
+        try:
+            questions = self._find_questions()
+            if questions is None:
+                if not self._asked:
+                    return  # as evaluations: without held-out rows there is nothing to do
+                problem = NO_ROWS
+            else:
+                self._answer(questions, step, global_step, began, spare_s)
+                return
+        except YieldRequested:
+            raise
+        except _TooExpensive as found:
+            self._round_s = max(found.round_s, spare_s)
+            self._wasted_s += time.perf_counter() - began
+        except (QuestionsUnusable, OSError) as error:
+            problem = f"{self._name_of_prompts()} cannot be used: {error}"
+        except Exception as error:
+            if is_driver_error(error):
+                raise SamplingFailed(error) from error
+            failure = "out_of_memory" if is_out_of_memory(error) else "code"
+            problem = " ".join(str(error).split()) or type(error).__name__
+        # After the handlers: an error keeps the tensors alive that are to be freed.
+        if not problem:
+            self._put_off(step, global_step)
+            return
+        free_cache()
+        self.channel.send(
+            SamplesFailed(
+                attempt=self.attempt,
+                global_step=global_step,
+                step=step,
+                asked=self._asked,
+                failure=failure,  # type: ignore[arg-type]  # one of the three above
+                message=problem,
+                seconds=time.perf_counter() - began,
+            )
+        )
+        self._end_round(step)
+
+    def _answer(self, questions: list[Question], step: int, global_step: int, began: float, spare_s: float) -> None:
+        settings, tools = self.plan.settings, self._tools()
+        asked = Sampling(
+            temperature=settings.temperature or None,
+            max_tokens=settings.max_new_tokens,
+            seed=settings.seed,
+            greedy=settings.temperature == 0,
+        )
+        used = choose_sampling(asked, self.trained.model.generation_config)
+        limits = self.limits()
+
+        def watch(done: int, total: int) -> None:
+            self.heartbeats.beat("sample", done, total)
+            if self.channel.yield_requested():
+                raise YieldRequested("the next attempt samples again")
+            elapsed = time.perf_counter() - began
+            whole_s = elapsed * total / done
+            is_probed = done == PROBE_STEPS and self._round_s is None
+            if elapsed > spare_s or (is_probed and whole_s > spare_s):
+                raise _TooExpensive(whole_s)
+
+        with answering(self.trained.model):
+            replies = answer_all(
+                self.trained.model,
+                [question.ids for question in questions],
+                used,
+                tools.ends,
+                limits.positions if limits.positions is not None else limits.trained_positions,
+                self.trained.arithmetic,
+                watch,
+                before_batch=lambda count: inject_out_of_memory("samples", global_step, count),
+            )
+        answers = tuple(
+            _compared(question, reply, tools.maker, settings)
+            for question, reply in zip(questions, replies, strict=True)
+        )
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()
+        seconds = time.perf_counter() - began
+        self.channel.send(
+            Sampled(
+                attempt=self.attempt,
+                global_step=global_step,
+                step=step,
+                asked=self._asked,
+                answers=answers,
+                match=settings.match,
+                think_tag=settings.think_tag,
+                temperature=settings.temperature,
+                seed=settings.seed,
+                tokens=sum(reply.tokens for reply in replies),
+                seconds=seconds,
+            )
+        )
+        self._round_s = seconds
+        self._end_round(step)
+
+    def _end_round(self, step: int) -> None:
+        self._sampled_to, self._asked = max(step, self._sampled_to), False
+        self._trained_s = self._wasted_s = 0.0
+
+    def _put_off(self, step: int, global_step: int) -> None:
+        """Report, once for each cost, that samples are put off."""
+        round_s = self._round_s
+        assert round_s is not None  # else nothing says that it costs too much
+        self._sampled_to = max(step, self._sampled_to)
+        said, self._said_s = self._said_s, self._said_s or round_s
+        if said is not None and 1 / SAID_AGAIN < round_s / said < SAID_AGAIN:
+            return
+        self._said_s = round_s
+        self.channel.send(
+            SamplesPutOff(
+                attempt=self.attempt,
+                global_step=global_step,
+                step=step,
+                round_s=round_s,
+                trained_s=self._trained_s,
+                cost_max=self.plan.settings.cost_max,
+                next_step=self._affordable_step(step, round_s),
+            )
+        )
+
+    def _affordable_step(self, step: int, round_s: float) -> int | None:
+        """Return the next step at which a round is due and costs little enough, if steps take as long as before; None:
+        the job ends before."""
+        every = self.plan.settings.every_steps
+        wanted_s = (round_s + self._wasted_s) / self.plan.settings.cost_max - self._trained_s
+        step_s = self._own_s / self._own_steps if self._own_steps else 0.0
+        steps = math.ceil(wanted_s / step_s) if step_s > 0 else every
+        total, wanted = self.prepared.batches.steps_total, step + max(1, steps)
+        return min(-(-wanted // every) * every, total) if wanted <= total else None
+
+    # -- questions ------------------------------------------------------------------------------------------------
+
+    def _find_questions(self) -> list[Question] | None:
+        """Return the questions; None if there are no held-out rows. Raises QuestionsUnusable, OSError."""
+        if self._questions is None:
+            self._questions = self._read_questions()
+        return self._questions or None
+
+    def _read_questions(self) -> list[Question]:
+        settings, tools = self.plan.settings, self._tools()
+        if self.plan.problem:
+            raise QuestionsUnusable(self.plan.problem)
+        if settings.prompts == 0:
+            raise QuestionsUnusable("[samples] prompts is 0")
+        if isinstance(settings.prompts, int):
+            rows = self.prepared.validation
+            return [] if rows is None else questions_of_tokens(rows, settings.prompts, tools.maker)
+        path = validation_path(self.home, self.plan.prompts_sha256)
+        assert path is not None  # the daemon keeps the file, or says why it cannot
+
+        def beat() -> None:
+            self.heartbeats.beat("sample", 0, 1)
+            if self.channel.yield_requested():
+                raise YieldRequested("the next attempt samples again")
+
+        return questions_of_file(path, self.prepared.settings.data, tools.encoder, tools.maker, PROMPTS_MAX, beat)
+
+    def _tools(self) -> _Tools:
+        if self._made is None:
+            tokenizer = self.tokenizer()
+            encoder = Encoder(tokenizer, self.prepared.settings.data, self.limits())
+            ends = end_tokens(self.trained.model.generation_config, tokenizer, encoder.end_of_turn)
+            self._made = _Tools(encoder, QuestionMaker(tokenizer), ends)
+        return self._made
+
+    def _name_of_prompts(self) -> str:
+        prompts = self.plan.settings.prompts
+        return f"the file of prompts {prompts}" if isinstance(prompts, str) else "the held-out rows"
+
+
+def _compared(question: Question, reply: Reply, maker: QuestionMaker, settings: SamplesSettings) -> SampleAnswer:
+    """Return the answer as it is journaled. It is compared whole."""
+    text = maker.decode(reply.ids)
+    return SampleAnswer(
+        prompt_id=question.id,
+        prompt=clipped(question.prompt, PROMPT_BYTES),
+        expected=clipped(question.expected, EXPECTED_BYTES),
+        answer=clipped(text, ANSWER_BYTES),
+        match=matches(settings.match, text, question.expected, pattern=settings.pattern, think_tag=settings.think_tag),
+        thinks=bool(settings.think_tag) and settings.think_tag in _with_special(reply.ids, maker),
+        tokens=reply.tokens,
+        finish=reply.finish,
+    )
+
+
+def _with_special(ids: Sequence[int], maker: QuestionMaker) -> str:
+    """Return the text with special tokens: a think tag may be one."""
+    return maker.decode(ids, special=True)
