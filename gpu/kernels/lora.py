@@ -65,6 +65,8 @@ class FusedLinear(PeftLinear):  # type: ignore[misc]  # peft is Any here
         autocasts = torch.is_autocast_enabled(device)
         dtype = torch.get_autocast_dtype(device) if autocasts else self.lora_A[ADAPTER].weight.dtype
         is_dropped = self.training and not isinstance(dropout, torch.nn.Identity)
+        # As peft: without autocast, the numbers that the frozen layer gives. `HeldLinear` gives float32.
+        given = dtype if autocasts or isinstance(self.base_layer, HeldLinear) else x.dtype
         with torch.autocast(device, enabled=False):
             x = x.to(dtype)
             result: torch.Tensor = _LoraLinear.apply(
@@ -77,7 +79,7 @@ class FusedLinear(PeftLinear):  # type: ignore[misc]  # peft is Any here
                 self.scaling[ADAPTER],
                 self.onednn,
             )
-        return result
+        return result.to(given)
 
 
 class _LoraLinear(torch.autograd.Function):  # type: ignore[misc]  # torch is Any here

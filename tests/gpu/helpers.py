@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from core.topics.step_recovery import next_split
 from events.course import Course
@@ -128,12 +128,17 @@ class FakeChannel:
 
 
 def settings(
-    method: Any = LORA, *, data: DataSettings | None = None, every_steps: int = 0, **training: Any
+    method: Any = LORA,
+    *,
+    data: DataSettings | None = None,
+    every_steps: int = 0,
+    dtype: Literal["float32", "bfloat16"] = "float32",
+    **training: Any,
 ) -> JobSettings:
     """Quick ones: two epochs, accumulation 2, one thread."""
     defaults = {"batch_size": 2, "gradient_accumulation": 2, "epochs": 2, "learning_rate": 0.01, "threads": 1}
     return JobSettings(
-        model=ModelSettings(path="model"),
+        model=ModelSettings(path="model", dtype=dtype),
         method=method,
         data=data or DataSettings(),
         training=TrainingSettings(**{**defaults, **training}),

@@ -84,6 +84,19 @@ def test_in_bfloat16_it_rounds_as_much_as_peft_does() -> None:
         assert _error(ours, wanted) < max(2 * _error(theirs, wanted), 0.01)
 
 
+def test_without_autocast_it_gives_the_numbers_of_the_frozen_layer() -> None:
+    """So the next layer, which is bfloat16 and has no adapter, gets what it takes."""
+    torch.manual_seed(1)
+    model = get_peft_model(Layers().to(torch.bfloat16), LoraConfig(r=4, target_modules=["up", "down"]))
+    model.train()
+    x = torch.randn(3, 24, dtype=torch.bfloat16)
+    plain = model(x)
+    assert fuse_adapters(model, onednn=True) == (2, 2)
+    fused = model(x)
+    assert fused.dtype == plain.dtype == torch.bfloat16
+    torch.testing.assert_close(fused, plain, rtol=0.05, atol=0.05)
+
+
 def _error(found: torch.Tensor, wanted: torch.Tensor) -> float:
     return float((found.float() - wanted).norm() / wanted.norm())
 

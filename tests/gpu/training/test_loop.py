@@ -26,6 +26,7 @@ ROWS = make_rows(10)
 MODES = {
     "lora, dropout": settings(LORA),
     "lora, dropout, bf16": settings(LORA, precision="bf16", weight_decay=0.1),
+    "lora, dropout, bf16 with bf16 weights": settings(LORA, precision="bf16", dtype="bfloat16"),
     "qlora, dropout": settings(QLORA),
     "full": settings(FULL, max_grad_norm=0.0),
     "lora, own betas and warm-up": settings(
