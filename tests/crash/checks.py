@@ -161,8 +161,8 @@ def calm_twin(tortured: Life, root: Path) -> Home:
         life = Life.real(root, choose, method=settings.method, precision=settings.training.precision)
     life.start(until_idle=False)
     for number, job in enumerate(order):
-        # one ahead of the training, so that no lane overtakes another
-        assert number < 2 or life.until(life.happened(kinds.JobTrained, number - 1)), log_of(life.home)
+        # One ahead of the training, and only after the one before has begun, so that no lane overtakes another.
+        assert number == 0 or life.until(life.happened(kinds.AttemptStarted, number)), log_of(life.home)
         life.put(came[job].name, home.data_file(job).read_bytes(), came[job].priority)
         assert life.until(life.happened(kinds.FileEnqueued, number + 1)), log_of(life.home)
     assert life.until(life.happened(kinds.JobTrained, len(order)), 600.0), log_of(life.home)
