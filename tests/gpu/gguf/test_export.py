@@ -59,6 +59,8 @@ def test_file_and_modelfile_are_written_and_answer_as_the_model_does(trained: tu
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"head-f16.gguf", "Modelfile", "keepstep.json"}
     file = tmp_path / "out" / exported.file
     assert file.read_bytes()[:4] == b"GGUF"
+    for private in (b"base_model", str(trained[0].path).encode()):  # the card names the base's place on this machine
+        assert private not in file.read_bytes()
     assert (exported.size_bytes, exported.sha256) == (file.stat().st_size, sha256(file.read_bytes()).hexdigest())
     assert exported.proof.prompts == 5
     assert exported.proof.agreement > 0.95
