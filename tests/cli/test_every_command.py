@@ -66,6 +66,7 @@ ARGUMENTS: dict[str, list[str]] = {
     "versions restore": [NAME],
     "versions delete": [NAME],
     "versions export": [NAME, "--to", "{outside}"],
+    "versions push": [NAME, "someone/model", "--yes"],
     "backup restore": [NAME],
     "backup cleanup": ["--retention-days", "1"],
     "home move": ["{new}"],

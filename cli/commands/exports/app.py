@@ -83,7 +83,7 @@ def export_checkpoint(
 
 def push(
     version: Annotated[str, typer.Argument(help="A version, such as v001 or 1.", autocompletion=completion.version)],
-    repo: Annotated[str, typer.Argument(help="The repository: NAME, or OWNER/NAME.", metavar="REPO")],
+    repo: Annotated[str, typer.Argument(help="The repository: NAME, or OWNER/NAME.")],
     public: Annotated[bool, typer.Option("--public", help="Anyone may read it. Default: private.")] = False,
     with_names: Annotated[bool, typer.Option("--with-names", help="Also send the names of the data files.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,

@@ -33,8 +33,7 @@ def export_gguf(model: ModelToExport, to: Path, quantization: Quantization, syst
     except GgufUnavailable as error:
         raise UserError(str(error), error.advice) from error
     if not json:
-        say(f"converting {model.name} to GGUF ({quantization}), then asking llama.cpp what transformers answers")
-        say("a model of 7 billion weights takes ten minutes or more", flush=True)
+        say(f"converting {model.name} to GGUF ({quantization}), then comparing llama.cpp with transformers", flush=True)
     order = ExportGguf(
         model=model.request(target),
         name=f"{model.name}-{quantization}",

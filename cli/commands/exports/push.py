@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
+from json import dumps, loads
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -35,13 +36,16 @@ CARD = "README.md"
 STALE = ("model*.safetensors", "model*.safetensors.index.json")
 """Weights of an earlier version in the repository. Next to new ones with other names, they would be loaded."""
 
+CONFIGS, PLACES = ("config.json", "tokenizer_config.json"), ("_name_or_path", "name_or_path")
+"""Files in which older versions of transformers record where they read the model, and the keys."""
+
 CONTINUE = "what was uploaded is kept there but not visible; run the same command again to continue"
 
 
 class Upload(NamedTuple):
     """What is sent."""
 
-    files: Mapping[str, Path]
+    files: Mapping[str, Path | bytes]
     """By name in the repository."""
     card: str
     size_bytes: int
@@ -102,7 +106,17 @@ def prepare_upload(home: Home, name: str, *, with_names: bool) -> Upload:
     # `keepstep.json` has paths and names of data files, the directory `TRAINED` weights that only keepstep reads.
     kept = [each for each in manifest.files if each != CARD and not each.startswith(f"{TRAINED}/")]
     size_bytes = sum(manifest.files[each].size_bytes for each in kept)
-    return Upload({each: artifact.path / each for each in kept}, card, size_bytes)
+    files = {each: _without_paths(artifact.path / each) for each in kept}
+    return Upload(files, card, size_bytes)
+
+
+def _without_paths(path: Path) -> Path | bytes:
+    """A file to upload; its bytes without the place where it was read, if it is a config that records a local one."""
+    if path.name not in CONFIGS:
+        return path
+    config = loads(path.read_bytes())
+    local = [key for key in PLACES if str(config.get(key) or "").startswith(("/", "~", "."))]
+    return dumps({**config, **dict.fromkeys(local, "")}, indent=2, ensure_ascii=False).encode() if local else path
 
 
 def _refuse_bad_name(repo: str) -> None:
@@ -156,7 +170,10 @@ def _send(api: HfApi, repo: str, upload: Upload, name: str) -> tuple[str, bool]:
     stale = [
         each for each in there if each not in upload.files and any(fnmatchcase(each, pattern) for pattern in STALE)
     ]
-    operations: list[Any] = [CommitOperationAdd(each, str(path)) for each, path in sorted(upload.files.items())]
+    operations: list[Any] = [
+        CommitOperationAdd(each, content if isinstance(content, bytes) else str(content))
+        for each, content in sorted(upload.files.items())
+    ]
     operations.append(CommitOperationAdd(CARD, upload.card.encode()))
     operations += [CommitOperationDelete(each) for each in stale]
     made = api.create_commit(repo, operations, commit_message=f"keepstep: {name}")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -17,14 +20,18 @@ from gpu.artifacts.commit import STAGING
 from gpu.errors import PreflightFailed
 from gpu.gguf import export as exporting
 from gpu.gguf.export import export_gguf
+from gpu.gguf.parts import parts_of
 from gpu.gguf.proof import ProofFailed
-from gpu.ipc.protocol import ExportGguf, ExportRequest, Quantization
+from gpu.ipc.protocol import ExportGguf, ExportRequest, Quantization, encode_request
 from journal.storage import REAL
 from tests.gpu.helpers import LORA, Home
 from tests.gpu.versions.test_export import trained_home
+from tests.waiting import eventually
 
 pytest.importorskip("xllamacpp", reason="make test-gguf installs it")
 pytestmark = pytest.mark.long
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +59,8 @@ def test_file_and_modelfile_are_written_and_answer_as_the_model_does(trained: tu
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"head-f16.gguf", "Modelfile", "keepstep.json"}
     file = tmp_path / "out" / exported.file
     assert file.read_bytes()[:4] == b"GGUF"
+    for private in (b"base_model", str(trained[0].path).encode()):  # the card names the base's place on this machine
+        assert private not in file.read_bytes()
     assert (exported.size_bytes, exported.sha256) == (file.stat().st_size, sha256(file.read_bytes()).hexdigest())
     assert exported.proof.prompts == 5
     assert exported.proof.agreement > 0.95
@@ -144,3 +153,16 @@ def test_disk_that_is_too_small_is_refused_before_anything_is_written(
     with pytest.raises(PreflightFailed, match=r"has 0\.1 GB free"):
         export_gguf(order(trained, tmp_path / "out"))
     assert not list(tmp_path.iterdir())
+
+
+def test_export_that_was_killed_leaves_no_name_and_can_run_again(trained: tuple[Home, str], tmp_path: Path) -> None:
+    wanted = order(trained, tmp_path / "out")
+    command = [sys.executable, "-P", "-m", "gpu.gguf.export", encode_request(wanted)]
+    killed = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    eventually(lambda: any(parts_of(tmp_path / "out").glob("*.gguf")), within_s=200.0)
+    killed.kill()
+    killed.wait()
+    assert not (tmp_path / "out").exists()
+    assert [path.name for path in tmp_path.iterdir()] == [parts_of(tmp_path / "out").name]
+    export_gguf(wanted)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]

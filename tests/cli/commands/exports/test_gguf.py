@@ -14,7 +14,9 @@ import cli.commands.exports.gguf as gguf
 from cli.commands.exports.model import ModelToExport
 from cli.errors import UserError
 from cli.home.paths import Home
+from gpu.artifacts.commit import staging_of
 from gpu.gguf.packages import GgufUnavailable
+from gpu.gguf.parts import parts_of
 from gpu.ipc.protocol import ExportGguf, GgufExported, GgufProof, Refusal
 from tests.cli.commands.test_checkpoints import keepstep
 
@@ -140,3 +142,18 @@ def test_refusal_ends_the_command_with_its_reason(
 def test_system_prompt_that_would_end_the_modelfiles_text_is_refused(home: Home, tmp_path: Path) -> None:
     with pytest.raises(UserError, match='contains """'):
         gguf.export_gguf(model(home), tmp_path / "out", "q8_0", 'a """ b', json=False)
+
+
+def test_interrupted_export_leaves_nothing(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "out"
+
+    def interrupted(*_: object, **__: object) -> bytes:
+        for directory in (staging_of(target), parts_of(target)):
+            directory.mkdir()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(gguf, "ask", interrupted)
+    monkeypatch.setattr(gguf, "check_packages", lambda _: None)
+    with pytest.raises(KeyboardInterrupt):
+        gguf.export_gguf(model(home), target, "q8_0", "", json=False)
+    assert [*tmp_path.iterdir()] == [home.root]

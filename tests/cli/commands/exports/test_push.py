@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from cli.commands.exports.push import _without_paths
 from cli.home.paths import Home
 from tests.cli.commands.test_checkpoints import keepstep
 from tests.cli.conftest import ROOT
@@ -72,6 +73,24 @@ def test_version_is_pushed_with_its_card_and_nothing_private(hub: FakeHub, publi
     for private in ("secret-project", "nowhere", str(published.root), TOKEN):
         assert private not in card
     assert TOKEN not in pushed.stdout + pushed.stderr
+
+
+@pytest.mark.parametrize(
+    ("config", "sent"),
+    [
+        ({"_name_or_path": "/home/me/secret", "a": "ü"}, {"_name_or_path": "", "a": "ü"}),
+        ({"name_or_path": "~/secret"}, {"name_or_path": ""}),
+        ({"_name_or_path": "org/name"}, None),
+    ],
+)
+def test_local_paths_in_configs_are_not_sent(
+    tmp_path: Path, config: dict[str, str], sent: dict[str, str] | None
+) -> None:
+    for name in ("config.json", "tokenizer_config.json"):
+        path = tmp_path / name
+        path.write_text(json.dumps(config), encoding="utf-8")
+        found = _without_paths(path)
+        assert found == path if sent is None else isinstance(found, bytes) and json.loads(found) == sent
 
 
 def test_second_push_changes_nothing_and_names_are_sent_when_asked(hub: FakeHub, published: Home) -> None:
