@@ -35,6 +35,10 @@ FailureKind = Literal["prompt", "context", "memory", "other"]
 something else."""
 
 
+COUNT_MAX = 2**31 - 1
+"""The largest number of tokens that can be asked for: more than any vocabulary and any context has."""
+
+
 class ChatMessage(Struct, frozen=True):
     """One message of a dialogue."""
 
@@ -49,9 +53,9 @@ class Sampling(Struct, frozen=True, kw_only=True):
     """0: always the most probable token."""
     top_p: Annotated[float, Meta(gt=0.0, le=1.0)] | None = None
     """Choose among the most probable tokens that together have this probability."""
-    top_k: Annotated[int, Meta(ge=0)] | None = None
+    top_k: Annotated[int, Meta(ge=0, le=COUNT_MAX)] | None = None
     """Choose among this many tokens; 0: among all."""
-    max_tokens: Annotated[int, Meta(ge=1)] | None = None
+    max_tokens: Annotated[int, Meta(ge=1, le=COUNT_MAX)] | None = None
     """The most tokens of an answer."""
     seed: Annotated[int, Meta(ge=0, lt=2**62)] | None = None
     """The same seed gives the same answer; None: a new one each time."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from cli.arguments import completion
 from cli.commands.common import HomeOption, JsonOption
 from cli.errors import UserError
 from cli.home.paths import Home, find_home
+from events.generation import COUNT_MAX
 from events.values import Device
 
 if TYPE_CHECKING:
@@ -34,8 +36,13 @@ TemperatureOption = Annotated[
 TopPOption = Annotated[
     float | None, typer.Option("--top-p", min=0.0, max=1.0, help="Choose among the tokens with this probability.")
 ]
-TopKOption = Annotated[int | None, typer.Option("--top-k", min=0, help="Choose among this many tokens; 0: among all.")]
-MaxTokensOption = Annotated[int | None, typer.Option("--max-tokens", min=1, help="The most tokens of an answer.")]
+TopKOption = Annotated[
+    int | None,
+    typer.Option("--top-k", min=0, max=COUNT_MAX, help="Choose among this many tokens; 0: among all."),
+]
+MaxTokensOption = Annotated[
+    int | None, typer.Option("--max-tokens", min=1, max=COUNT_MAX, help="The most tokens of an answer.")
+]
 SeedOption = Annotated[
     int | None, typer.Option("--seed", min=0, max=2**62 - 1, help="The same seed gives the same answer.")
 ]
@@ -222,6 +229,8 @@ def make_sampling(
 
     if greedy and any(value is not None for value in (temperature, top_p, top_k)):
         raise typer.BadParameter("--greedy excludes --temperature, --top-p and --top-k")
+    if not all(math.isfinite(value) for value in (temperature, top_p) if value is not None):
+        raise typer.BadParameter("--temperature and --top-p must be finite numbers")
     if top_p == 0.0:
         raise typer.BadParameter("--top-p must be above 0; for the most probable token: --greedy")
     return Sampling(temperature=temperature, top_p=top_p, top_k=top_k, max_tokens=max_tokens, seed=seed, greedy=greedy)

@@ -30,8 +30,8 @@ from cli.serve.errors import ApiError
 from cli.serve.requests import Question, read_chat, read_completion
 from journal.errors import JournalError
 
-BODY_BYTES_MAX = 16 * 2**20
-"""More than the longest dialogue that any model takes."""
+BODY_BYTES_MAX = 8 * 2**20
+"""More than any model takes, and less than a message to the process that generates text may have."""
 
 HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
 

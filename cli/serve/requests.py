@@ -157,8 +157,9 @@ def _sampling(given: Mapping[str, Any]) -> Sampling:
         raise refused("max_tokens", "and max_completion_tokens differ. Give one of them")
     asked = {name: given[name] for name in ("temperature", "top_p", "top_k", "seed") if name in given}
     asked |= {} if limit is None else {"max_tokens": limit}
-    if type(asked.get("seed")) is int:
-        asked["seed"] %= 2**62  # OpenAI takes negative ones too
+    seed = asked.get("seed")
+    if type(seed) is int and -(2**63) <= seed < 2**63:
+        asked["seed"] = seed % 2**62  # OpenAI takes negative ones too
     try:
         return msgspec.convert(asked, Sampling)
     except msgspec.ValidationError as error:

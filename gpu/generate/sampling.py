@@ -15,6 +15,9 @@ from events.generation import Sampling, SamplingInUse
 TOKENS_MAX = 512
 """Longest answer in tokens if neither the user nor the model says: about a page."""
 
+SMALLEST_TEMPERATURE = 1e-5
+"""With a smaller one, only the most probable token could be drawn, and the scores divided by it may be infinite."""
+
 SEEDS = 2**32
 """New seeds are below this, so that they are short to type."""
 
@@ -23,7 +26,7 @@ def choose_sampling(asked: Sampling, config: Any) -> SamplingInUse:
     """Return the values to use. `config`: the model's GenerationConfig."""
     wants_sampling = any(value is not None for value in (asked.temperature, asked.top_p, asked.top_k))
     temperature = _first(asked.temperature, config.temperature, 1.0)
-    samples = not asked.greedy and temperature > 0 and (wants_sampling or bool(config.do_sample))
+    samples = not asked.greedy and temperature >= SMALLEST_TEMPERATURE and (wants_sampling or bool(config.do_sample))
     return SamplingInUse(
         greedy=not samples,
         temperature=temperature if samples else None,

@@ -33,7 +33,7 @@ def test_request_for_sampling_makes_a_greedy_model_sample(asked: dict[str, Any])
     assert not choose_sampling(Sampling(**asked), GenerationConfig()).greedy
 
 
-@pytest.mark.parametrize("asked", [{"greedy": True}, {"temperature": 0.0}])
+@pytest.mark.parametrize("asked", [{"greedy": True}, {"temperature": 0.0}, {"temperature": 1e-40}])
 def test_greedy_request_precedes_a_model_that_samples(asked: dict[str, Any]) -> None:
     assert choose_sampling(Sampling(**asked), GenerationConfig(do_sample=True, temperature=0.6)).greedy
 
