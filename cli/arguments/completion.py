@@ -44,9 +44,9 @@ def _sampled(names: Callable[[SamplesChart], Iterable[str]]) -> Complete:
     """A completion with names from the samples; a home that cannot be read has none."""
 
     def complete(ctx: typer.Context, incomplete: str) -> list[str]:
-        from cli.commands.samples.show import read_samples
         from cli.errors import exit_code_of
         from cli.home.paths import find_home
+        from cli.home.snapshot_reader import read_samples
 
         try:
             chart = read_samples(find_home(ctx.params.get("home"), reads_only=True))
