@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import typer
@@ -11,6 +11,7 @@ from cli.arguments import resolve
 
 if TYPE_CHECKING:
     from core.state import State
+    from projections.samples import SamplesChart
 
 Complete = Callable[[typer.Context, str], list[str]]
 
@@ -39,6 +40,27 @@ def _names(ctx: typer.Context, kinds: Sequence[Callable[[State], Sequence[resolv
         yield from (each.name or each.id for each in kind(state))
 
 
+def _sampled(names: Callable[[SamplesChart], Iterable[str]]) -> Complete:
+    """A completion with names from the samples; a home that cannot be read has none."""
+
+    def complete(ctx: typer.Context, incomplete: str) -> list[str]:
+        from cli.errors import exit_code_of
+        from cli.home.paths import find_home
+        from cli.home.snapshot_reader import read_samples
+
+        try:
+            chart = read_samples(find_home(ctx.params.get("home"), reads_only=True))
+        except Exception as error:
+            if exit_code_of(error) is None:
+                raise
+            return []
+        return [name for name in names(chart) if name.startswith(incomplete)]
+
+    return complete
+
+
+sample_step = _sampled(lambda chart: [str(each.global_step) for each in chart.rounds])
+sample_prompt = _sampled(lambda chart: [each.prompt_id[:6] for each in chart.prompts])
 job = _completes(resolve.jobs)
 model = _completes(resolve.models, resolve.checkpoints)
 version = _completes(resolve.versions)

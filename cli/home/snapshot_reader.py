@@ -6,6 +6,7 @@ Separate from the event store, because `keepstep status` needs only this and mus
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from cli.home.paths import Home
 from core.errors import IllegalEvent
@@ -16,6 +17,9 @@ from projections.progress import Folded
 from projections.snapshot import Snapshot, read_snapshot
 from projections.status import StatusView, read_status
 from projections.status_view import status_view
+
+if TYPE_CHECKING:
+    from projections.samples import SamplesChart
 
 
 def load_state(home: Home) -> tuple[Folded, Position]:
@@ -35,6 +39,16 @@ def load_state(home: Home) -> tuple[Folded, Position]:
 def read_records(home: Home) -> Iterator[Record]:
     """Every record of the journal, the oldest first. Raises journal.errors.JournalError."""
     return history(home.journal, decode_record, storage=home.storage)
+
+
+def read_samples(home: Home, prompt: str | None = None, step: int | None = None) -> SamplesChart:
+    """The samples in the journal, as `SampleHistory.chart`. Raises journal.errors.JournalError."""
+    from projections.samples import SampleHistory
+
+    history = SampleHistory(step)
+    for record in read_records(home):
+        history.observe(record)
+    return history.chart(prompt, step)
 
 
 def load_status(home: Home) -> StatusView:

@@ -60,8 +60,8 @@ SAID_AGAIN = 2.0
 """A put-off round is reported again once the cost has changed by this factor."""
 
 NO_ROWS = (
-    "there are no held-out rows to ask: set [data] validation or holdout, or name a file of prompts: `keepstep config "
-    "set samples.prompts=FILE`"
+    "there are no held-out rows to ask: set [data] validation or holdout (and [evaluation] rows), or name a file of "
+    "prompts: `keepstep config set samples.prompts=FILE`"
 )
 
 
@@ -106,6 +106,8 @@ class Sampler:
         """The training of this attempt."""
         self._said_s: float | None = None
         """The cost of a round when a put-off was last reported."""
+        self._problem = ""
+        """Why the last round failed."""
         self._made: _Tools | None = None
         self._questions: list[Question] | None = None
 
@@ -143,7 +145,8 @@ class Sampler:
         return self.plan.settings.cost_max * self._trained_s - self._wasted_s
 
     def _is_due(self, step: int) -> bool:
-        is_on = self.plan.settings.prompts != 0
+        prompts = self.plan.settings.prompts
+        is_on = isinstance(prompts, str) or (prompts > 0 and self.prepared.validation is not None)
         return self._asked or (is_on and step > self._sampled_to and self._is_planned(step))
 
     def _is_planned(self, step: int) -> bool:
@@ -181,6 +184,10 @@ class Sampler:
             self._put_off(step, global_step)
             return
         free_cache()
+        is_known, self._problem = problem == self._problem and not self._asked, problem
+        if is_known and failure == "prompts":  # it stays until somebody changes the file or the settings
+            self._end_round(step)
+            return
         self.channel.send(
             SamplesFailed(
                 attempt=self.attempt,

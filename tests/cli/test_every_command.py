@@ -257,7 +257,9 @@ def test_a_command_that_is_interrupted_says_what_it_left(words: str, ran: Callab
 
 WITHOUT_JSON = {
     **dict.fromkeys(("init", "demo", "run", "service install", "service uninstall"), "prints what it does as it goes"),
-    **dict.fromkeys(("pause", "resume", "stop", "skip", "retry", "consolidate"), "`status --json` has the result"),
+    **dict.fromkeys(
+        ("pause", "resume", "stop", "skip", "retry", "consolidate", "samples now"), "`status --json` has it"
+    ),
     **dict.fromkeys(("queue move", "queue hold", "queue release", "queue remove"), "`queue --json` has the result"),
     "report rebuild": "`report --json` has the result",
     **dict.fromkeys(("chat", "monitor", "serve"), "talks to a person; scripts have `ask --json` and the APIs"),

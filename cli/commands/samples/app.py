@@ -6,20 +6,32 @@ from typing import Annotated
 
 import typer
 
+from cli.arguments import completion
 from cli.arguments.groups import ShowGroup
 from cli.commands.common import HomeOption, JsonOption
 
-app = typer.Typer(cls=ShowGroup, help="Show what the model answers while it trains.")
+app = typer.Typer(cls=ShowGroup, help="Show what the model answers while it trains; `now` asks for some.")
 
 
 @app.command()
 def show(
     step: Annotated[
         int | None,
-        typer.Option("--step", min=0, help="Whole answers after this global step. Default: changes by step."),
+        typer.Option(
+            "--step",
+            min=0,
+            autocompletion=completion.sample_step,
+            help="Whole answers after this global step. Default: changes by step.",
+        ),
     ] = None,
     prompt: Annotated[
-        str | None, typer.Option("--prompt", metavar="ID", help="First digits of a prompt's id: only this prompt.")
+        str | None,
+        typer.Option(
+            "--prompt",
+            metavar="ID",
+            autocompletion=completion.sample_prompt,
+            help="First digits of a prompt's id: only this prompt.",
+        ),
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Every prompt and every round.")] = False,
     home: HomeOption = None,

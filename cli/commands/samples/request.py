@@ -32,6 +32,11 @@ def _refuse_without_prompts(home: Home, config: Config) -> None:
             "[samples] prompts is 0, so there is nothing to ask the model",
             "name some held-out rows or a file: `keepstep config set samples.prompts=3` or `samples.prompts=FILE`",
         )
+    if isinstance(samples.prompts, int) and not config.job.evaluation.rows:
+        raise UserError(
+            "[samples] prompts asks held-out rows, and [evaluation] rows is 0, so keepstep keeps none",
+            "name a file of prompts: `keepstep config set samples.prompts=FILE`",
+        )
     if isinstance(samples.prompts, int) and not (data.holdout or data.validation):
         raise UserError(
             f"[samples] prompts asks {samples.prompts} held-out rows, and no row is held out",

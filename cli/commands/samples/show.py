@@ -7,24 +7,16 @@ from itertools import groupby
 
 from cli.errors import UserError
 from cli.home.paths import Home
-from cli.home.snapshot_reader import read_records
+from cli.home.snapshot_reader import read_samples
 from cli.output.terminal import ATTENTION, GOOD, Row, print_json, print_report, say
 from cli.text import printable, printable_lines
-from projections.samples import PromptHistory, SampleHistory, SampleRound, SamplesChart, StepAnswer
+from projections.samples import PromptHistory, SampleRound, SamplesChart, StepAnswer
 
 PROMPTS_SHOWN, ANSWERS_SHOWN = 10, 8
 """Prompts, and answers of each, that are shown without --all."""
 
 LINE_CHARACTERS = 300
 """Characters of a text without --step: about four lines of 80 columns."""
-
-
-def read_samples(home: Home, prompt: str | None = None, step: int | None = None) -> SamplesChart:
-    """All samples of the home's journal. Raises journal.errors.JournalError."""
-    history = SampleHistory(step)
-    for record in read_records(home):
-        history.observe(record)
-    return history.chart(prompt, step)
 
 
 def show_samples(home: Home, step: int | None, prompt: str | None, *, everything: bool, json: bool) -> None:

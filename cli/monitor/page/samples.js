@@ -63,6 +63,8 @@ export function makeSamples({get, element, replace, fillTable, number, color}) {
     const shown = await get("/api/samples");
     document.getElementById("samples-note").textContent = summary(shown);
     drawChart(shown.rounds);
+    fillTable(document.getElementById("samples-table"), ["Step", "As expected", "With the think tag", "Answers", "Seconds"],
+      shown.rounds.map((each) => [each.global_step, each.matched, each.thinking, each.answers, each.seconds]).reverse().slice(0, 200));
     const more = shown.prompts.length - PROMPTS_SHOWN;
     replace("samples-prompts", ...shown.prompts.slice(0, PROMPTS_SHOWN).map(promptBox),
       more > 0 && element("p", {textContent: `and ${more} more prompts: keepstep samples --all`}));

@@ -30,7 +30,7 @@ def test_each_answer_forbids_other_sources(owner: TestClient, path: str) -> None
 
 
 def test_the_page_asks_nothing_of_other_machines(anyone: TestClient) -> None:
-    for name in ("", "app.js", "common.js", "machine.js", "models.js", "style.css"):
+    for name in ("", "app.js", "common.js", "machine.js", "models.js", "samples.js", "style.css"):
         assert "//" not in anyone.get(f"/{name}").text.replace("http://www.w3.org/2000/svg", "").replace("// ", "")
 
 
@@ -112,3 +112,14 @@ def test_the_machine_is_shown_over_time(owner: TestClient, home: Home) -> None:
     assert found["samples"]["at"] == [1.0, 4.0]
     assert found["samples"]["memory_used_bytes"] == [6, 6]
     assert found["monitor"]["memory_bytes"] > 0
+
+
+def test_the_samples_are_those_of_the_command(owner: TestClient) -> None:
+    """The home of the test has none; a wrong step is named; a home in which nothing trains refuses a request."""
+    assert get(owner, "/api/samples")["rounds"] == []
+    assert "is not a whole number" in owner.get("/api/samples?step=x").json()["error"]
+    assert "nothing trains now" in owner.post("/api/actions/sample", json={}).json()["error"]
+
+
+def test_each_file_of_the_page_is_served(anyone: TestClient) -> None:
+    assert "makeSamples" in anyone.get("/samples.js").text

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -163,8 +164,28 @@ def test_an_expensive_round_is_put_off_and_says_so_once(home: Home) -> None:
     (put_off,) = home.channel.of(SamplesPutOff)
     assert home.channel.of(Sampled) == []
     assert (put_off.step, put_off.round_s, put_off.cost_max) == (2, 1000.0, 0.01)
-    assert put_off.next_step % 2 == 0
-    assert put_off.next_step > 2
+    assert put_off.next_step is None  # the job ends long before
+
+
+@pytest.mark.parametrize(("steps_total", "next_step"), [(1000, 200), (199, None), (200, 200)])
+def test_the_next_samples_follow_as_soon_as_they_cost_little_enough(steps_total: int, next_step: int | None) -> None:
+    """If steps take as long as before: half a second each, so that a round of a second needs 200 of them."""
+    unused: Any = None
+    sampler = Sampler(
+        attempt=1,
+        home=Path(),
+        prepared=cast("Any", SimpleNamespace(batches=SimpleNamespace(steps_total=steps_total))),
+        trained=unused,
+        tokenizer=unused,
+        limits=unused,
+        plan=plan(8),
+        budget=BUDGET,
+        channel=unused,
+        heartbeats=unused,
+    )
+    for _ in range(8):
+        sampler.add_training(0.5)
+    assert sampler._affordable_step(8, round_s=1.0) == next_step
 
 
 def test_a_round_of_unknown_cost_stops_after_a_few_tokens(home: Home) -> None:

@@ -31,8 +31,8 @@ def test_a_request_is_met_by_the_next_step_also_after_a_restart(
     """The daemon stops before the worker could meet it; the next one does."""
     (home.root / "p.jsonl").write_text(ROW, encoding="utf-8")
     with_prompts(home, '"p.jsonl"')
-    patient = home.config.read_text(encoding="utf-8").replace("silence_s = 1.0 ", "silence_s = 600.0 ", 1)
-    home.config.write_text(patient, encoding="utf-8")  # commands take seconds
+    config = home.config.read_text(encoding="utf-8").replace("silence_s = 1.0 ", "silence_s = 600.0 ", 1)
+    home.config.write_text(config, encoding="utf-8")  # commands take seconds
     drop("a.jsonl", "ok ok wait-once ok")
     said: list[str] = []
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from cli.home.paths import Home
+from tests.cli.arguments.test_completion import completed
 from tests.cli.test_commands import keepstep
 
 ROW = '{"prompt": "p", "completion": "c"}\n'
@@ -84,3 +85,8 @@ def test_status_has_the_last_ones(sampled: Home) -> None:
     assert "1 of 1 as expected, 0 with <think>, after step 5 of a.jsonl" in keepstep("status", home=sampled).stdout
     found = json.loads(keepstep("status", "--json", home=sampled).stdout)["samples"]
     assert (found["matched"], found["answers"], found["step"], found["asked"]) == (1, 1, 5, False)
+
+
+def test_the_shell_completes_steps_and_prompts(sampled: Home) -> None:
+    assert completed("keepstep samples show --step ", sampled.root) == ["2", "4", "5"]
+    assert completed("keepstep samples show --prompt 01", sampled.root) == ["012345"]
