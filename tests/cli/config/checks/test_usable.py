@@ -125,7 +125,7 @@ def test_a_report_whose_package_is_missing_is_refused_with_its_command(
 ) -> None:
     real = importlib.util.find_spec
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "wandb" else real(name))
-    with pytest.raises(UserError, match='report.to has "wandb"') as refused:
+    with pytest.raises(UserError, match=r'report\.to has "wandb"') as refused:
         set_keys(home_of_model, {"report.to": '["wandb"]'})
     assert "pip install 'keepstep[wandb]'" in (refused.value.advice or "")
     assert load_config(home_of_model.config).report.to == ()
