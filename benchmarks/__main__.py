@@ -9,6 +9,7 @@ from benchmarks import (
     bench_queue,
     bench_status,
     bench_training,
+    bench_watching,
 )
 
 MODULES = (
@@ -20,6 +21,7 @@ MODULES = (
     bench_merge,
     bench_nights,
     bench_monitor,
+    bench_watching,
 )
 
 for module in MODULES:

@@ -2,10 +2,10 @@
 
     python -m benchmarks.bench_watching
 
-A real daemon trains a model that is made on the fly. The monitor serves a page that follows the stream; every TURN_S
-seconds it is stopped or continued (SIGSTOP, SIGCONT), because a shared machine's speed drifts by more than the
-difference. Compared are the median step times of neighbouring turns. A second home trains the same file without a
-monitor: the weights must have the same SHA-256.
+A real daemon trains a model that is made on the fly. The monitor serves a page that follows the stream. Every few steps
+it is stopped or continued (SIGSTOP, SIGCONT), because a shared machine's speed drifts by more than the difference.
+Compared are the median step times of neighbouring turns. A second home trains the same file without a monitor: the
+weights must have the same SHA-256.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ import threading
 import time
 import urllib.request
 from contextlib import suppress
-from datetime import datetime
 from http.client import HTTPException
 from pathlib import Path
 
@@ -31,14 +30,18 @@ import psutil
 from benchmarks.bench_training import make_home as make_files
 from cli.commands.init import create_home
 from cli.config.schema import Config
+from cli.home.metrics_reader import MetricsReader
 from cli.home.paths import Home
-from cli.home.snapshot_reader import load_state, read_records
+from cli.home.snapshot_reader import load_state
 from cli.monitor.access import read_token
 from events import kinds
 from events.settings import CheckpointSettings, JobSettings, LoraSettings, ModelSettings, TrainingSettings
 
 ROOT = Path(__file__).resolve().parent.parent
-TURN_S = 3.0
+STEPS_PER_TURN = 8
+"""The first step of a turn does not count: the monitor was stopped or continued in it."""
+
+LOOK_EVERY_S = 0.05
 EPOCHS = int(os.environ.get("EPOCHS", "12"))
 
 Row = tuple[str, float, str, float]
@@ -85,43 +88,47 @@ def follow(home: Home, address: str) -> None:
         time.sleep(1.0)
 
 
-def watched_run(home: Home) -> tuple[list[tuple[float, bool]], float]:
-    """Train with a monitor that runs every other turn. Returns the turns, and the share of a core that it takes."""
+def watched_run(home: Home) -> tuple[list[list[float]], float]:
+    """Train with a monitor that runs every other turn.
+
+    Returns the step times of each turn, seconds, and the share of a core that the monitor takes while it runs.
+    """
     monitor = keepstep(home, "monitor", "--port", "0", stdout=subprocess.PIPE)
     assert monitor.stdout is not None
     address = monitor.stdout.readline().decode().partition("#")[0].strip()
     threading.Thread(target=follow, args=(home, address), daemon=True).start()
     training = keepstep(home, "run", "--until-idle", stdout=subprocess.DEVNULL)
-    turns, cpu_s, watched_s = [], 0.0, 0.0
-    process = psutil.Process(monitor.pid)
+    reader, process = MetricsReader(home, records_kept=10_000), psutil.Process(monitor.pid)
+    turns: list[list[float]] = [[]]
+    cpu_s = watched_s = 0.0
+    began, before = time.monotonic(), process.cpu_times()
     while training.poll() is None:
-        watched = len(turns) % 2 == 0
-        monitor.send_signal(signal.SIGCONT if watched else signal.SIGSTOP)
-        turns.append((time.time(), watched))
-        before = process.cpu_times()
-        time.sleep(TURN_S)
+        time.sleep(LOOK_EVERY_S)
+        reader.catch_up()
+        turns[-1] += [each.event.seconds for each in reader.records if isinstance(each.event, kinds.StepReached)]
+        reader.records.clear()
+        if len(turns[-1]) < STEPS_PER_TURN:
+            continue
         after = process.cpu_times()
-        if watched:
+        if len(turns) % 2 and len(turns) > 1:  # the first turn has the start of both
             cpu_s += after.user + after.system - before.user - before.system
-            watched_s += TURN_S
+            watched_s += time.monotonic() - began
+        turns.append([])
+        monitor.send_signal(signal.SIGCONT if len(turns) % 2 else signal.SIGSTOP)
+        began, before = time.monotonic(), process.cpu_times()
     monitor.kill()
     monitor.wait()
     assert training.returncode == 0
     return turns, cpu_s / watched_s
 
 
-def ratios(home: Home, turns: list[tuple[float, bool]]) -> list[float]:
-    """Median step time of each watched turn, relative to the unwatched turn after it."""
-    steps: list[list[float]] = [[] for _ in turns]
-    for record in read_records(home):
-        if isinstance(record.event, kinds.StepReached):
-            at = datetime.fromisoformat(record.at).timestamp()
-            began = at - record.event.seconds
-            turn = max((index for index, (start, _) in enumerate(turns) if start <= began), default=None)
-            if turn is not None and at <= turns[turn][0] + TURN_S:  # the step lies within one turn
-                steps[turn].append(record.event.seconds)
-    pairs = zip(steps[::2], steps[1::2], strict=False)
-    return [statistics.median(one) / statistics.median(other) for one, other in pairs if len(one) > 2 < len(other)]
+def ratios(turns: list[list[float]]) -> list[float]:
+    """Median step time of each turn with the monitor, relative to the mean of the turns before and after it."""
+    medians = [statistics.median(turn[1:]) for turn in turns if len(turn) >= STEPS_PER_TURN]
+    return [
+        medians[index] / statistics.mean((medians[index - 1], medians[index + 1]))
+        for index in range(2, len(medians) - 1, 2)
+    ]
 
 
 def weights(home: Home) -> str:
@@ -138,7 +145,7 @@ def main() -> None:
         watched, alone = new_home(Path(directory) / "watched"), new_home(Path(directory) / "alone")
         turns, share = watched_run(watched)
         assert keepstep(alone, "run", "--until-idle", stdout=subprocess.DEVNULL).wait() == 0
-        found = ratios(watched, turns)
+        found = ratios(turns)
         same = weights(watched) == weights(alone)
         print(f"{'monitor: CPU of one core, a page open':<45} {100 * share:>10.2f} {'%':<4} {share:>6.2f}")
         print(f"{'monitor: step time with it and without it':<45} {len(found):>10} {'turns':<4} ", end="")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import struct
 from pathlib import Path
@@ -117,3 +118,14 @@ def test_check_names_everything_and_other_keys_can_be_set_meanwhile(home_of_mode
     assert "no-such-program" in refused.value.reason
     changed = set_keys(home_of_model, {"hooks.on_held": ""})
     assert [note for note in changed.notes if "still wrong" in note and "gate" in note]
+
+
+def test_a_report_whose_package_is_missing_is_refused_with_its_command(
+    home_of_model: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "wandb" else real(name))
+    with pytest.raises(UserError, match=r'report\.to has "wandb"') as refused:
+        set_keys(home_of_model, {"report.to": '["wandb"]'})
+    assert "pip install 'keepstep[wandb]'" in (refused.value.advice or "")
+    assert load_config(home_of_model.config).report.to == ()
