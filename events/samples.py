@@ -81,6 +81,8 @@ class SampleBudget(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Seconds of a round, measured or estimated; None: unknown."""
     asked: bool = False
     """A person wants a round at the next step."""
+    abandoned: bool = False
+    """Only such rounds are taken: the worker hung or died in an earlier one of this job."""
 
 
 def clipped(text: str, bytes_max: int) -> str:

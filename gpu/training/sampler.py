@@ -146,7 +146,8 @@ class Sampler:
 
     def _is_due(self, step: int) -> bool:
         prompts = self.plan.settings.prompts
-        is_on = isinstance(prompts, str) or (prompts > 0 and self.prepared.validation is not None)
+        has_rows = self.prepared.validation is not None
+        is_on = not self.budget.abandoned and (isinstance(prompts, str) or (prompts > 0 and has_rows))
         return self._asked or (is_on and step > self._sampled_to and self._is_planned(step))
 
     def _is_planned(self, step: int) -> bool:

@@ -344,6 +344,7 @@ class FakeWorker(ABC):
         every = samples.plan.settings.every_steps
         planned = every and self.step and (self.step % every == 0 or self.step == order.until)
         has_prompts = isinstance(samples.plan.settings.prompts, str) or order.evaluates
+        has_prompts = has_prompts and order.samples is not None and not order.samples.abandoned
         return samples.asked or bool(has_prompts and planned and self.step > self._sampled)
 
     def sample(self, order: Train, samples: Sample) -> None:

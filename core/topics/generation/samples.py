@@ -50,13 +50,14 @@ class Samples(Struct, frozen=True, omit_defaults=True):
 def budget(state: State, job: Job) -> SampleBudget | None:
     """What the next attempt at the job may spend on samples; None: nothing. Steps that run again were sampled the first
     time."""
-    if job.until is not None or (job.evaluation.samples_abandoned and not state.samples.asked):
+    if job.until is not None:
         return None
     return SampleBudget(
         sampled_to=job.evaluation.sampled_step,
         trained_s=state.attempts.trained_s - state.samples.at_trained_s,
         round_s=state.samples.round_s,
         asked=state.samples.asked,
+        abandoned=job.evaluation.samples_abandoned,
     )
 
 

@@ -131,6 +131,8 @@ def test_samples_follow_every_few_steps_and_the_end_and_no_step_twice(home: Home
     assert home.channel.of(Sampled)[0].step == 8
     train(home, job_settings(), plan(0))
     assert home.channel.of(Sampled) == []
+    train(home, job_settings(), plan(4), budget=replace(BUDGET, abandoned=True, asked=True))
+    assert [fact.asked for fact in home.channel.of(Sampled)] == [True]
     train(home, job_settings(), plan(prompts=0))
     assert home.channel.of(Sampled) == []
 

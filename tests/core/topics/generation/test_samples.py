@@ -178,7 +178,7 @@ def test_a_worker_that_is_lost_in_a_round_costs_the_samples_of_the_job(failure: 
     world.now += 60
     world.run_until(kinds.JobPrepared)
     (effect,) = world.pending_effects()
-    assert getattr(effect, "message").samples is None  # noqa: B009
+    assert getattr(effect, "message").samples.abandoned  # noqa: B009
     world.execute(commands.RequestSamples(alive=True))
     (effect,) = world.pending_effects()
     assert getattr(effect, "message").samples.asked  # noqa: B009
