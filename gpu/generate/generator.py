@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ from gpu.data.processes.encoder_pool import core_count
 from gpu.errors import ModelUnusable
 from gpu.generate.memory import choose_device
 from gpu.generate.prompt import make_prompt
-from gpu.generate.sampling import choose_sampling, generation_config
+from gpu.generate.sampling import choose_sampling, end_tokens, generation_config
 from gpu.generate.stream import StopRequested, TextStream
 from gpu.model.base import base_directory
 from gpu.model.build import TrainedModel, build, load_weights, set_eval_mode
@@ -134,7 +134,7 @@ class Generator:
             form=files.form(device),
             arithmetic=arithmetic,
             training_threads=files.settings.training.threads,
-            **_read_tokenizer(self._home, files, model.generation_config),
+            **_read_tokenizer(self._home, files, model),
         )
         self._key = (source, device)
         self._report = ModelLoaded(
@@ -299,8 +299,8 @@ def _switch(home: Path, trained: TrainedModel | None, files: _Files) -> None:
     _load_checkpoint(home, trained, files, files.manifest)
 
 
-def _read_tokenizer(home: Path, files: _Files, config: Any) -> dict[str, Any]:
-    """Return the tokenizer of a model, and what follows from it and the model's GenerationConfig `config`."""
+def _read_tokenizer(home: Path, files: _Files, model: Any) -> dict[str, Any]:
+    """Return the tokenizer of a model, and what follows from both."""
     settings = files.settings
     if files.tokenizer is None:
         tokenizer = load_tokenizer(settings.model, home)
@@ -309,12 +309,11 @@ def _read_tokenizer(home: Path, files: _Files, config: Any) -> dict[str, Any]:
             tokenizer = load_saved_tokenizer(files.tokenizer)
     encoder = Encoder(tokenizer, settings.data)
     limits = read_limits(files.weights)
-    ends = {*_ends(config.eos_token_id), *_ends(tokenizer.eos_token_id), *_ends(encoder.end_of_turn)}
     return {
         "tokenizer": tokenizer,
         "encoder": encoder,
         "context_tokens": limits.positions if limits.positions is not None else limits.trained_positions,
-        "ends": sorted(ends),
+        "ends": end_tokens(model, tokenizer, encoder.end_of_turn),
     }
 
 
@@ -341,11 +340,3 @@ def _load_whole(source: ModelSource, files: _Files, device: torch.device, arithm
     if not autocasts(arithmetic):
         compute_in_float32(model)
     return model.to(device)
-
-
-def _ends(token: Any) -> Iterator[int]:
-    """Yield the token ids of a setting: none, one, or a list of them."""
-    if isinstance(token, int):
-        yield token
-    elif token is not None:
-        yield from token

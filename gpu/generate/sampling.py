@@ -7,6 +7,7 @@ torch.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterator
 from typing import Any
 
 from events.generation import Sampling, SamplingInUse
@@ -61,6 +62,19 @@ def generation_config(config: Any, used: SamplingInUse, tokens_max: int, ends: l
         use_cache=True,
     )
     return made
+
+
+def end_tokens(model: Any, tokenizer: Any, end_of_turn: int | None) -> list[int]:
+    """Return the tokens that end an answer: those of the model, of the tokenizer, and of a turn in training."""
+    return sorted({*_ids(model.generation_config.eos_token_id), *_ids(tokenizer.eos_token_id), *_ids(end_of_turn)})
+
+
+def _ids(token: Any) -> Iterator[int]:
+    """Yield the token ids of a setting: none, one, or a list of them."""
+    if isinstance(token, int):
+        yield token
+    elif token is not None:
+        yield from token
 
 
 def _first(*values: Any) -> Any:
