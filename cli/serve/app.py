@@ -177,11 +177,14 @@ async def _answer(state: Any, question: Question) -> Response:
 
 
 async def _body(request: Request) -> bytes:
-    body = bytearray()
+    """The body. One that is too large is read to its end, and not kept: else the client could not read the answer."""
+    body, size = bytearray(), 0
     async for chunk in request.stream():
-        body += chunk
-        if len(body) > BODY_BYTES_MAX:
-            raise ApiError(413, f"the body has more than {BODY_BYTES_MAX >> 20} MiB. Shorten the dialogue")
+        size += len(chunk)
+        if size <= BODY_BYTES_MAX:
+            body += chunk
+    if size > BODY_BYTES_MAX:
+        raise ApiError(413, f"the body has more than {BODY_BYTES_MAX >> 20} MiB. Shorten the dialogue")
     return bytes(body)
 
 
