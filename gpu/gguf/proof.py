@@ -17,11 +17,11 @@ from gpu.gguf.client import LlamaServer
 from gpu.gguf.reference import ANSWER_TOKENS, ReferenceAnswer, ReferenceAnswers
 from gpu.ipc.protocol import GgufProof, Quantization
 
-DISTANCE: Mapping[Quantization, float] = {"f16": 0.05, "q8_0": 0.15, "q4_k_m": 0.8}
+DISTANCE: Mapping[Quantization, float] = {"f16": 0.05, "q8_0": 0.3, "q4_k_m": 0.8}
 """Largest mean |ln p(llama.cpp) - ln p(transformers)| of the reference's tokens. Several times what rounding causes in
 a model of 135 million weights, which suffers more than a large one: docs/guides/use-in-ollama.md has the figures."""
 
-AGREEMENT: Mapping[Quantization, float] = {"f16": 0.9, "q8_0": 0.85, "q4_k_m": 0.5}
+AGREEMENT: Mapping[Quantization, float] = {"f16": 0.9, "q8_0": 0.7, "q4_k_m": 0.5}
 """Smallest fraction of positions at which both expect the same token most."""
 
 CONTEXT_TOKENS = 1024
