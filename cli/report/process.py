@@ -7,13 +7,13 @@ the daemon starts it again later. It also ends when its daemon is gone, after se
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from cli.config.schema import load_config
 from cli.home.paths import Home, find_home
 from cli.machine.clock import timestamp
 from cli.report.progress import install_advice, lock_file, read_progress, write_progress
-from cli.report.sync import Sync
+from cli.report.sync import LIMIT_S, Sync
 from cli.report.writer import Writer
 from gpu.runtime import log_lines
 from gpu.runtime.log_lines import LogLine
@@ -34,13 +34,8 @@ from journal.storage import REAL
 EVERY_S = 2.0
 """Time between two looks at the journal."""
 
-LIMIT_S = 120.0
-"""A tool that takes longer for one update does not answer. W&B waits 90 s for the first connection."""
-
-LAST_LIMIT_S = 60.0
-"""The same for the last update, when the daemon has ended."""
-
 LOCK_EVERY_S = 0.2
+WATCH_EVERY_S = 0.2
 
 NICE = 10
 """Training goes first."""
@@ -71,17 +66,17 @@ def run(home: Home, name: str, *, once: bool) -> None:
     stop = Stop()
     if not _locked(home, name, stop):
         return
+    watchdog = Watchdog(home, name)
     try:
-        with _watchdog(home, name, LIMIT_S):
-            sync = Sync(home, name, load_config(home.config).report.project, _writer(name))
-            sync.catch_up()
+        watchdog.allow(LIMIT_S)
+        sync = Sync(home, name, load_config(home.config).report.project, _writer(name), watchdog.allow)
+        sync.catch_up()
         while not stop and not once:
             stop.wait(EVERY_S)
-            with _watchdog(home, name, LIMIT_S):
-                sync.catch_up()
-        with _watchdog(home, name, LAST_LIMIT_S):
             sync.catch_up()
-            sync.close()
+        sync.catch_up()
+        watchdog.allow(LIMIT_S)
+        sync.close()
     except ImportError as error:
         _fail(home, name, f"its package is not installed ({error.name}): {install_advice(name)}")
     except Exception as error:  # noqa: BLE001 - a tool may raise anything
@@ -104,23 +99,25 @@ def _locked(home: Home, name: str, stop: Stop) -> bool:
     return True
 
 
-@contextmanager
-def _watchdog(home: Home, name: str, limit_s: float) -> Iterator[None]:
-    """End this process if the block takes longer. A thread watches, because a signal does not end a call in C."""
-    timer = threading.Timer(limit_s, _end_late, (home, name, limit_s))
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
+class Watchdog:
+    """Ends this process if a call takes longer than allowed. A thread watches: a signal does not end a call in C."""
 
+    def __init__(self, home: Home, name: str) -> None:
+        self._home, self._name = home, name
+        self._limit_s = self._deadline = math.inf
+        threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
-def _end_late(home: Home, name: str, limit_s: float) -> None:
-    try:
-        _fail(home, name, f"it did not answer within {limit_s:g} s")
-    finally:
-        os._exit(1)
+    def allow(self, seconds: float) -> None:
+        """The next call may take this long, from now on."""
+        self._limit_s, self._deadline = seconds, time.monotonic() + seconds
+
+    def _watch(self) -> None:
+        while time.monotonic() < self._deadline:
+            time.sleep(WATCH_EVERY_S)
+        try:
+            _fail(self._home, self._name, f"it did not answer within {self._limit_s:g} s")
+        finally:
+            os._exit(1)
 
 
 def _fail(home: Home, name: str, problem: str) -> None:

@@ -7,7 +7,9 @@ again, or was rolled back), or this process was killed before it moved the curso
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Callable
 
 from msgspec.structs import replace
 
@@ -17,13 +19,22 @@ from cli.report.progress import Progress, Sent, read_progress, rebuild_file, wri
 from cli.report.writer import Target, Writer
 from events.codec import decode_record
 from journal import PositionLost, durable, follow_in_batches
-from projections.metrics import GROUPS
+from projections.metrics import GROUPS, Group
+
+LIMIT_S = 120.0
+"""A tool that takes longer for one batch does not answer. W&B waits 90 s for the first connection."""
+
+BATCH = 2_000
+"""Points that are sent before the cursor moves: a long history is sent in parts, and a kill repeats one of them."""
 
 
 class Sync:
-    """One tool and one home."""
+    """One tool and one home. `allow` is called with the seconds that the next call of the tool may take."""
 
-    def __init__(self, home: Home, name: str, project: str, kind: type[Writer]) -> None:
+    def __init__(
+        self, home: Home, name: str, project: str, kind: type[Writer], allow: Callable[[float], None] = lambda _: None
+    ) -> None:
+        self._allow = allow
         self._home, self._name, self._project, self._kind = home, name, project, kind
         self._reader = MetricsReader(home)
         self._writer: Writer | None = None
@@ -39,6 +50,7 @@ class Sync:
 
     def catch_up(self) -> None:
         """Send what is new, and move the cursor. Raises what the tool raises, OSError, journal.errors.JournalError."""
+        self._allow(math.inf)  # reading a long journal takes as long as it takes
         request = rebuild_file(self._home, self._name)
         wanted = self._home.storage.lexists(request)
         if not self._reader.catch_up() or wanted:
@@ -46,8 +58,10 @@ class Sync:
             self._save(self._progress)
         if wanted:
             self._home.storage.unlink(request)
+        self._allow(LIMIT_S)
         while not self._send():
             self._reset()
+        self._allow(math.inf)
 
     def _reset(self) -> None:
         """Forget what was sent. A tool that cannot overwrite gets another run."""
@@ -71,11 +85,13 @@ class Sync:
             points = list(metrics.points(group, seq))
             if not writer.overwrites:
                 points = [point for point in points if point.global_step <= metrics.committed_step]
-            if points:
-                writer.write(group, points)
-                seq, step = points[-1].seq, points[-1].global_step
-            if Sent(seq, step) != sent:
-                self._save(replace(self._progress, sent={**self._progress.sent, group: Sent(seq, step)}))
+            if seq != sent.seq:
+                self._save_sent(group, Sent(seq, step))
+            for start in range(0, len(points), BATCH):
+                batch = points[start : start + BATCH]
+                writer.write(group, batch)
+                self._save_sent(group, Sent(batch[-1].seq, batch[-1].global_step))
+                self._allow(LIMIT_S)
         position, done_at = self._reader.position, self._progress.done_at
         done = replace(self._progress, position=position, place=writer.place, error=None, failed_at=0.0)
         if done != self._progress or not done_at:
@@ -101,6 +117,9 @@ class Sync:
                 there = Sent(kept[-1].seq, kept[-1].global_step) if kept else Sent()
                 self._progress = replace(self._progress, sent={**self._progress.sent, group: there})
         return writer
+
+    def _save_sent(self, group: Group, sent: Sent) -> None:
+        self._save(replace(self._progress, sent={**self._progress.sent, group: sent}))
 
     def _save(self, progress: Progress) -> None:
         write_progress(self._home, self._name, progress)

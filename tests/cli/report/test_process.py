@@ -149,3 +149,16 @@ def test_a_daemon_reports_while_it_trains_and_the_last_step_when_it_ends(
     steps = [point.global_step for point in reader.metrics.points("train")]
     assert steps
     assert stored(home) == steps
+
+
+def test_a_tool_that_hangs_ends_the_process_and_says_so(home: Home) -> None:
+    hang = (
+        "import time; from pathlib import Path; from cli.home.paths import Home; from cli.report import process\n"
+        f"process.Watchdog(Home(Path({str(home.root)!r})), 'wandb').allow(0.5)\n"
+        "time.sleep(600)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    ended = subprocess.run([sys.executable, "-c", hang], env=environment, timeout=120, check=False, capture_output=True)
+    assert ended.returncode == 1
+    assert b"wandb: it did not answer within 0.5 s" in ended.stderr
+    assert read_progress(home, "wandb").error == "it did not answer within 0.5 s"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -10,7 +11,7 @@ import pytest
 
 from cli.home.paths import Home
 from cli.report.progress import progress_file, read_progress, rebuild_file
-from cli.report.sync import Sync
+from cli.report.sync import LIMIT_S, Sync
 from cli.report.writer import Target, Writer
 from journal import durable
 from projections.metrics import Group, Point
@@ -179,3 +180,24 @@ def test_the_run_keeps_its_name_when_the_home_moves(home: Home, tmp_path: Path) 
     sync(moved)
     assert read_progress(moved, "tensorboard").run == "home"
     assert len(Memory.runs) == 1
+
+
+def test_a_long_history_is_sent_in_parts_and_continues_after_a_kill(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cli.report.sync.BATCH", 4)
+    add_steps(home, 1, 10, loss=1.0)
+    Memory.dies_after = 6
+    with pytest.raises(Killed):
+        sync(home)
+    assert read_progress(home, "tensorboard").sent["train"].step == 4
+    Memory.dies_after = None
+    sync(home)
+    assert losses() == [(number, 1.0) for number in range(1, 11)]
+
+
+def test_each_call_of_the_tool_has_a_limit_and_reading_the_journal_has_none(home: Home) -> None:
+    add_steps(home, 1, 3)
+    allowed: list[float] = []
+    Sync(home, "tensorboard", "p", Memory, allowed.append).catch_up()
+    assert allowed == [math.inf, LIMIT_S, LIMIT_S, math.inf]
