@@ -134,7 +134,7 @@ def status_file(context: DoctorContext) -> Finding:
     advice = "`keepstep doctor --fix`, or `keepstep journal replay`"
     shown = read_status(home.status, storage=home.storage)
     last = last_position(home.journal, storage=home.storage)
-    if last.seq == 1 and not home.status.exists():
+    if last.seq == 1 and not home.status.exists():  # an earlier keepstep made this home, or `init` was killed
         return passed("this home is new: there is no status file yet")
     if shown is None:
         what = "is damaged: its checksum is wrong" if home.status.exists() else "is missing"

@@ -13,6 +13,7 @@ from cli.config.model_files import model_directory, weights_bytes
 from cli.doctor.context import DoctorContext, Finding, failed, passed, warned
 from core.state import State
 from events.settings import JobSettings
+from events.values import KERNELS
 
 if TYPE_CHECKING:
     from gpu.artifacts.artifact import Artifact
@@ -206,7 +207,10 @@ def _settings(context: DoctorContext) -> JobSettings:
 def _changes(state: State, now: dict[str, str]) -> Sequence[str]:
     from core.topics.training import environment_changes
 
-    return environment_changes(state.training.environment, now)
+    before = dict(state.training.environment)
+    if before and state.training.current is None:
+        before[KERNELS] = now[KERNELS]  # a new job chooses its kernels anew: after an upgrade it may get faster ones
+    return environment_changes(before, now)
 
 
 def describe_next_step(state: State) -> str:

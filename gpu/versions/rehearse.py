@@ -13,7 +13,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from events.settings import JobSettings
-from events.values import ARITHMETIC, CheckpointId, VersionId
+from events.values import ARITHMETIC, KERNELS, CheckpointId, VersionId
 from gpu.ipc.protocol import run_request
 
 
@@ -49,6 +49,7 @@ def rehearse(order: Rehearse) -> Rehearsed:
     from gpu.artifacts.compatibility import TrainingTarget
     from gpu.artifacts.manifest import read_manifest
     from gpu.data.template.fingerprint import tokenizer_sha256
+    from gpu.kernels.choose import install_kernels, wanted_kernels
     from gpu.model.build import build
     from gpu.model.tokenizer import comparable_sha256, load_tokenizer
     from gpu.runtime.arithmetic import choose_arithmetic
@@ -61,6 +62,7 @@ def rehearse(order: Rehearse) -> Rehearsed:
     fingerprint = tokenizer_sha256(load_tokenizer(order.settings.model, home))
     computes_in = choose_arithmetic(order.settings.training.precision, device, order.environment)
     trained = build(order.settings, home, device, version=order.version, arithmetic=computes_in)
+    install_kernels(trained, wanted_kernels(order.settings, order.environment, device))
     rehearse_consolidation(trained, order.settings, home, order.version, {})
     global_step = None
     if order.checkpoint is not None:
@@ -74,7 +76,7 @@ def rehearse(order: Rehearse) -> Rehearsed:
     return Rehearsed(
         global_step=global_step,
         parameters=sum(parameter.numel() for parameter in trained.parameters.values()),
-        environment={**environment(device, trained.libraries), ARITHMETIC: computes_in},
+        environment={**environment(device, trained.libraries), ARITHMETIC: computes_in, KERNELS: trained.kernels},
         seconds=time.monotonic() - began,
     )
 

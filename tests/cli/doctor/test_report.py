@@ -44,7 +44,7 @@ def test_a_home_in_good_health_passes_and_is_left_as_it_was(trained: Home) -> No
 def test_a_look_into_everything_loads_what_the_next_step_starts_from(trained: Home) -> None:
     """In a separate process, by the worker's own code."""
     line = found(trained, deep=True)["resume"]
-    assert line.finding.level == "pass"
+    assert line.finding.level == "pass", line.finding
     assert "global step 3, from step-00000002-attempt-0001 on the base model; loaded in" in line.finding.message
 
 
@@ -179,8 +179,10 @@ def test_the_journal_is_only_read(trained: Home) -> None:
 
 
 def test_new_home_has_nothing_to_fix(home: Home) -> None:
-    """Not even the view that nobody has written yet: what a new user sees first is no warning."""
+    """What a new user sees first is no warning; nor is the missing view of a home that an earlier keepstep made."""
     assert levels(home, "warn") - {"model"} == set()
+    assert found(home)["status file"].finding.message == "status/status.json shows record 1"
+    home.status.unlink()
     assert found(home)["status file"].finding.message == "this home is new: there is no status file yet"
 
 
