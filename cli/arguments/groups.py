@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import typer
 from typer.core import TyperGroup
 
 HELP = ("-h", "--help")
 
 CONTEXT = {"help_option_names": [*HELP]}
 """Settings for the outermost group; the others inherit them."""
+
+PYDANTIC_PREFIX = "Value error, "
+"""Put in front of a message by pydantic, with which typer converts values."""
 
 WITH_VALUE = "--home"
 """The option of all commands that takes a value."""
@@ -30,6 +34,14 @@ class CommandGroup(TyperGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Put the command in front of its options, then parse."""
         return super().parse_args(ctx, self.command_first(args))
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command. A message about a wrong value does not name the type of an exception."""
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            error.message = error.message.removeprefix(PYDANTIC_PREFIX)
+            raise
 
     def command_first(self, args: list[str]) -> list[str]:
         """The arguments with the command as the first one.

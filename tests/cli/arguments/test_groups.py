@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 from typer.core import TyperCommand
+from typer.testing import CliRunner
 
+from cli.app import app
 from cli.arguments.groups import CommandGroup, ListGroup
 
 
@@ -33,3 +35,9 @@ def test_the_command_comes_first(given: str, parsed: str) -> None:
 
 def test_a_group_without_a_list_prints_its_help() -> None:
     assert CommandGroup(name="data", commands={"check": TyperCommand(name="check")}).command_first([]) == ["--help"]
+
+
+def test_a_wrong_value_is_named_without_the_type_of_an_exception() -> None:
+    ended = CliRunner().invoke(app, ["logs", "--level", "loud"], env={"COLUMNS": "200"})
+    assert ended.exit_code == 2
+    assert "Invalid value for '--level': 'loud' is not one of 'debug'" in ended.output
