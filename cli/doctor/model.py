@@ -209,7 +209,7 @@ def _changes(state: State, now: dict[str, str]) -> Sequence[str]:
 
     before = dict(state.training.environment)
     if before and state.training.current is None:
-        before[KERNELS] = now[KERNELS]  # a new job chooses its kernels anew: after an upgrade it may get faster ones
+        before[KERNELS] = now[KERNELS]  # a new job chooses its kernels: after an upgrade, faster ones
     return environment_changes(before, now)
 
 
