@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -24,7 +25,7 @@ from projections.machine import MachineView, MemoryView
 from projections.machine_samples import append_sample, sample_of
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Locator, Page
 
 ROOT = Path(__file__).parents[3]
 
@@ -110,6 +111,11 @@ def seqs(page: Page) -> list[int]:
     return [int(text.split()[0]) for text in page.locator("#journal li").all_inner_texts()]
 
 
+def record(page: Page, seq: int) -> Locator:
+    """A record by its number, which its line begins with; other lines may contain the same digits."""
+    return page.locator("#journal li").filter(has_text=re.compile(rf"^\s*{seq}\s"))
+
+
 def test_the_page_shows_the_home_and_keeps_the_token_out_of_its_address(page: Page, monitor: Monitor) -> None:
     assert "token" not in page.url
     assert "in-progress.jsonl" in page.locator("#queue").inner_text()
@@ -124,14 +130,14 @@ def test_the_page_shows_the_home_and_keeps_the_token_out_of_its_address(page: Pa
 def test_a_record_arrives_by_itself_and_a_killed_monitor_loses_and_repeats_none(page: Page, monitor: Monitor) -> None:
     last = seqs(page)[0]
     execute(monitor.home, commands.Pause())
-    page.locator("#journal li").filter(has_text=f"{last + 1} ").first.wait_for()
+    record(page, last + 1).wait_for()
     monitor.kill()
     page.get_by_text("no connection").wait_for()
     execute(monitor.home, commands.Resume())
     monitor.start()
     page.locator("#connection:empty").wait_for(state="attached", timeout=60_000)
     newest = last + 2
-    page.locator("#journal li").filter(has_text=f"{newest} ").first.wait_for()
+    record(page, newest).wait_for()
     shown = seqs(page)
     assert shown[:3] == [newest, newest - 1, last]
     assert len(shown) == len(set(shown))
