@@ -59,6 +59,7 @@ def push_version(home: Home, name: str, repo: str, *, public: bool, with_names: 
     from huggingface_hub import HfApi, get_token
 
     _refuse_bad_name(repo)
+    find_version(read_state(home), name)  # a name that is wrong is said first
     if is_offline():
         raise UserError("HF_HUB_OFFLINE is set, so the hub is not asked; nothing was sent", "unset it, then try again")
     if get_token() is None:
