@@ -33,7 +33,8 @@ from cli.config.schema import Config
 from cli.home.metrics_reader import MetricsReader
 from cli.home.paths import Home
 from cli.home.snapshot_reader import load_state
-from cli.monitor.access import read_token
+from cli.monitor.access import TOKEN
+from cli.web.token import read_token
 from events import kinds
 from events.settings import CheckpointSettings, JobSettings, LoraSettings, ModelSettings, TrainingSettings
 
@@ -72,7 +73,7 @@ def keepstep(home: Home, *words: str, **options: int) -> subprocess.Popen[bytes]
 
 def follow(home: Home, address: str) -> None:
     """What an open page does: follow the stream, and read the chart each second."""
-    headers = {"Authorization": f"Bearer {read_token(home)}"}
+    headers = {"Authorization": f"Bearer {read_token(home, TOKEN)}"}
 
     def read(path: str) -> None:
         with (

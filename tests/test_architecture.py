@@ -118,6 +118,8 @@ TESTED_ELSEWHERE = {
     "cli/report/writer.py": "tests/cli/report/test_sync.py",
     "cli/commands/samples/app.py": "tests/cli/commands/samples/test_show.py",
     "cli/commands/homes/app.py": "tests/cli/test_every_command.py",
+    "cli/web/guard.py": "tests/cli/monitor/test_access.py",
+    "cli/web/server.py": "tests/cli/monitor/test_serve.py",
     "cli/serve/command.py": "tests/cli/test_every_command.py",
     "cli/serve/answers.py": "tests/cli/serve/test_app.py",
     "cli/home/backups.py": "tests/cli/commands/test_backup.py",

@@ -10,13 +10,11 @@ from __future__ import annotations
 import hashlib
 import secrets
 
-from starlette.datastructures import MutableHeaders
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Scope
 
-from cli.home.paths import Home
-from journal import durable
+from cli.web.guard import Guard
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -30,47 +28,23 @@ HEADERS = {
 """Sent with every answer: the page loads nothing from elsewhere, and no other page loads or frames it."""
 
 
-MONITOR_TOKEN = "monitor-token"  # noqa: S105 - the name of a file
+TOKEN = "monitor-token"  # noqa: S105 - the name of a file
+"""In `run/`."""
 
 
-def read_token(home: Home, name: str = MONITOR_TOKEN) -> str:
-    """The token in the file `run/NAME` of this home, made at the first use, mode 0600. Raises OSError."""
-    path = home.run / name
-    try:
-        if token := durable.read_file(path, storage=home.storage).decode("ascii", "replace").strip():
-            return token
-    except FileNotFoundError:
-        pass
-    token = secrets.token_urlsafe(32)
-    durable.write_atomically(path, f"{token}\n".encode(), mode=0o600, sync=False, storage=home.storage)
-    return token
-
-
-class Access:
+class Access(Guard):
     """Middleware: checks the token of every request to `/api/`, and adds the security headers to every answer."""
 
     def __init__(self, app: ASGIApp, token: str) -> None:
-        self._app = app
+        super().__init__(app, HEADERS)
         self._token = token
         self._cookie = cookie_name(token)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer 401 without the token, else pass the request on."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(HEADERS)
-            await send(message)
-
-        connection = HTTPConnection(scope)
-        if scope["path"].startswith("/api/") and not self._may(connection, scope["method"]):
-            refusal = JSONResponse({"error": "the token is missing or wrong", "advice": ADVICE}, 401)
-            await refusal(scope, receive, send_with_headers)
-            return
-        await self._app(scope, receive, send_with_headers)
+    def refusal(self, scope: Scope) -> ASGIApp | None:
+        """401 without the token."""
+        if not scope["path"].startswith("/api/") or self._may(HTTPConnection(scope), scope["method"]):
+            return None
+        return JSONResponse({"error": "the token is missing or wrong", "advice": ADVICE}, 401)
 
     def _may(self, connection: HTTPConnection, method: str) -> bool:
         header = connection.headers.get("authorization", "")

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import ipaddress
-import socket
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 import typer
 
 from cli.errors import UserError
 from cli.home.paths import Home
 from cli.home.subprocesses import command
+from cli.web.listening import LOOPBACK_NAMES, address_of, listen, refuse_unnamed
+from cli.web.token import read_token
 from gpu.runtime.parent import die_with_parent
 
-HOST = "127.0.0.1"
 PORT = 8080
-PORTS_TRIED = 20
-"""Further ports that are tried if the default one is taken."""
-
-LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")
-"""Host headers of requests to a loopback address."""
 
 INSTALL = "install it: `pip install 'keepstep[monitor]'`"
 
@@ -35,26 +29,23 @@ def serve_page(home: Home, host: str, port: int | None, names: Sequence[str], *,
     if with_parent:
         die_with_parent()
     try:
-        import uvicorn
-
-        from cli.monitor.access import read_token
+        from cli.monitor.access import TOKEN
         from cli.monitor.app import make_app
         from cli.monitor.uploads import Uploads
+        from cli.web.server import serve_until_interrupted
     except ImportError as error:
         raise UserError(f"the web page needs a package that is not installed: {error.name}", INSTALL) from error
     refuse_unnamed(host, names, "page", "Anyone with the token can control the daemon")
-    listening = listen(host, port)
+    listening = listen(host, port, PORT)
     name, shown = address_of(listening)
     Uploads(home).clean()
-    token = read_token(home)
+    token = read_token(home, TOKEN)
     if port is None and shown != PORT:
         typer.echo(f"port {PORT} is in use; using {shown}")
     typer.echo(f"http://{name}:{shown}/#token={token}")
     typer.echo("open this address in a browser; Ctrl-C ends the page, not the training")
     app = make_app(home, token, [*LOOPBACK_NAMES, name, *names])
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", server_header=False, timeout_graceful_shutdown=2))
-    with listening, suppress(KeyboardInterrupt):  # Ctrl-C is the way to end it
-        server.run(sockets=[listening])
+    serve_until_interrupted(app, listening)
 
 
 @contextmanager
@@ -69,69 +60,3 @@ def monitor_process(home: Home) -> Iterator[None]:
     finally:
         page.terminate()
         page.wait()
-
-
-def refuse_unnamed(host: str, names: Sequence[str], what: str, risk: str) -> None:
-    """Raise UserError if other machines can reach `host`, and no `names` say how they call this machine; or if one of
-    the names is a pattern other than `*.example.com`."""
-    for name in names:
-        if "*" in name.removeprefix("*."):
-            raise UserError(f"--allowed-host {name} is no name", "a name, or `*.example.com` for all names below one")
-    if not is_loopback(host) and not names:
-        raise UserError(
-            f"--host {host} lets other machines reach this {what}",
-            f"name the host names that they use: --allowed-host NAME. {risk}",
-        )
-
-
-def address_of(listening: socket.socket) -> tuple[str, int]:
-    """The host, as a URL has it, and the port of a listening socket."""
-    address, port = listening.getsockname()[:2]
-    return (f"[{address}]" if ":" in address else address), port
-
-
-def is_loopback(host: str) -> bool:
-    """True for an address that only this machine reaches. Raises UserError for a name that is no address."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        raise UserError(f"--host {host!r} is not an address", f"for example --host {HOST}") from None
-
-
-def listen(host: str, port: int | None, default: int | None = None) -> socket.socket:
-    """A listening socket; with `port` None the first free port from `default` (None: PORT) on. Raises UserError."""
-    default = PORT if default is None else default
-    address = HOST if host == "localhost" else host
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    ports = range(default, default + PORTS_TRIED) if port is None else (port,)
-    for each in ports:
-        found = _listen_at(family, address, each)
-        if isinstance(found, socket.socket):
-            return found
-    where = f"port {ports[0]}" if len(ports) == 1 else f"each port from {ports[0]} to {ports[-1]}"
-    raise UserError(f"{where} of {host} cannot be used: {found}", _other_port(family, address, ports[-1]))
-
-
-def _listen_at(family: socket.AddressFamily, address: str, port: int) -> socket.socket | str:
-    """A listening socket, or why there is none."""
-    listening = socket.socket(family, socket.SOCK_STREAM)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listening.bind((address, port))
-        listening.listen()
-    except OSError as error:
-        listening.close()
-        return error.strerror or str(error)
-    return listening
-
-
-def _other_port(family: socket.AddressFamily, address: str, taken: int) -> str:
-    """The advice to use the next free port."""
-    for port in range(taken + 1, min(taken + 1 + PORTS_TRIED, 1 << 16)):
-        found = _listen_at(family, address, port)
-        if isinstance(found, socket.socket):
-            found.close()
-            return f"the next free one: --port {port}"
-    return "--port 0 takes any free port"

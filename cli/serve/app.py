@@ -11,13 +11,13 @@ from typing import Any
 import anyio
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Scope
 
 from cli.arguments.resolve import models
 from cli.errors import UserError
@@ -28,6 +28,7 @@ from cli.serve.answers import AnswerStream, Shape, error_response, json_response
 from cli.serve.engine import Beginning, Engine
 from cli.serve.errors import ApiError
 from cli.serve.requests import Question, read_chat, read_completion
+from cli.web.guard import Guard
 from journal.errors import JournalError
 
 BODY_BYTES_MAX = 8 * 2**20
@@ -68,33 +69,23 @@ def make_app(home: Home, token: str, hosts: list[str], engine: Engine) -> Starle
     return app
 
 
-class Access:
+class Access(Guard):
     """Middleware: checks the Host header and the key of every request, and adds the headers of every answer.
 
     Not Starlette's TrustedHostMiddleware: its refusals are plain text, of which OpenAI's client shows nothing.
     """
 
     def __init__(self, app: ASGIApp, token: str, hosts: list[str]) -> None:
-        self._app = app
+        super().__init__(app, HEADERS)
         self._expected = f"Bearer {token}".encode()
         self._hosts = [host.lower() for host in hosts]
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer 400 or 401, or pass the request on."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
+    def refusal(self, scope: Scope) -> ASGIApp | None:
+        """400 or 401."""
+        error = self._error(Headers(scope=scope))
+        return None if error is None else error_response(error)
 
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(HEADERS)
-            await send(message)
-
-        refusal = self._refusal(Headers(scope=scope))
-        answer = self._app if refusal is None else error_response(refusal)
-        await answer(scope, receive, send_with_headers)
-
-    def _refusal(self, headers: Headers) -> ApiError | None:
+    def _error(self, headers: Headers) -> ApiError | None:
         host = re.sub(r":\d*$", "", headers.get("host", "").lower())
         if not any(host == each or (each.startswith("*.") and host.endswith(each[1:])) for each in self._hosts):
             text = f"the host name {host!r} is not allowed. `keepstep serve --allowed-host NAME` allows one"

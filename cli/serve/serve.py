@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from time import localtime, strftime
 
@@ -13,7 +12,8 @@ from cli.errors import UserError
 from cli.generate.output import say as say_note
 from cli.home.paths import Home
 from cli.home.snapshot_reader import load_state
-from cli.monitor.serve import LOOPBACK_NAMES, address_of, listen, refuse_unnamed
+from cli.web.listening import LOOPBACK_NAMES, address_of, listen, refuse_unnamed
+from cli.web.token import read_token
 from events.values import Device
 
 PORT = 8000
@@ -42,11 +42,9 @@ def serve_models(
     Raises UserError, OSError, journal.errors.JournalError.
     """
     try:
-        import uvicorn
-
-        from cli.monitor.access import read_token
         from cli.serve.app import make_app
         from cli.serve.engine import Engine
+        from cli.web.server import serve_until_interrupted
     except ImportError as error:
         raise UserError(f"serving needs a package that is not installed: {error.name}", INSTALL) from error
     refuse_unnamed(host, names, "API", "Anyone with the key can use the models")
@@ -59,9 +57,7 @@ def serve_models(
     print("\n".join(instructions(f"http://{name}:{shown}/v1", home.run / TOKEN, named)), flush=True)
     engine = Engine(home, device, say, waiting_max=waiting_max, keep_loaded_s=keep_loaded_s)
     app = make_app(home, token, [*LOOPBACK_NAMES, name, *names], engine)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", server_header=False, timeout_graceful_shutdown=2))
-    with listening, suppress(KeyboardInterrupt):  # Ctrl-C is the way to end it
-        server.run(sockets=[listening])
+    serve_until_interrupted(app, listening)
 
 
 def instructions(url: str, key: Path, models: Sequence[str]) -> list[str]:

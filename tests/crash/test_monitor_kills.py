@@ -15,7 +15,8 @@ from random import Random
 
 import pytest
 
-from cli.monitor.access import read_token
+from cli.monitor.access import TOKEN
+from cli.web.token import read_token
 from events import kinds
 from tests.crash.checks import assert_same, calm_twin, check, check_given
 from tests.crash.life import Life
@@ -38,7 +39,9 @@ def start_monitor(life: Life) -> tuple[subprocess.Popen[bytes], str]:
 
 def look(life: Life, address: str, path: str) -> int:
     """Read a view, or the stream until the server dies. Returns the number of bytes."""
-    asked = urllib.request.Request(f"{address}{path}", headers={"Authorization": f"Bearer {read_token(life.home)}"})
+    asked = urllib.request.Request(
+        f"{address}{path}", headers={"Authorization": f"Bearer {read_token(life.home, TOKEN)}"}
+    )
     received = 0
     with suppress(OSError, HTTPException), urllib.request.urlopen(asked, timeout=60) as answer:
         while chunk := answer.read1(65_536):

@@ -9,8 +9,9 @@ import pytest
 from starlette.testclient import TestClient
 
 from cli.home.paths import Home
-from cli.monitor.access import read_token
+from cli.monitor.access import TOKEN
 from cli.monitor.app import make_app
+from cli.web.token import read_token
 from tests.homes.old_home import HERE, unpack
 
 
@@ -26,12 +27,12 @@ BASE = "http://127.0.0.1:8080"
 @pytest.fixture
 def anyone(home: Home) -> Iterator[TestClient]:
     """A browser without the token."""
-    with TestClient(make_app(home, read_token(home), ["127.0.0.1"]), base_url=BASE) as client:
+    with TestClient(make_app(home, read_token(home, TOKEN), ["127.0.0.1"]), base_url=BASE) as client:
         yield client
 
 
 @pytest.fixture
 def owner(home: Home, anyone: TestClient) -> TestClient:
     """A browser that knows the token."""
-    anyone.headers["Authorization"] = f"Bearer {read_token(home)}"
+    anyone.headers["Authorization"] = f"Bearer {read_token(home, TOKEN)}"
     return anyone

@@ -8,7 +8,8 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from cli.home.paths import Home
-from cli.monitor.access import read_token
+from cli.monitor.access import TOKEN
+from cli.web.token import read_token
 
 
 def api_routes(client: TestClient) -> list[Route]:
@@ -27,7 +28,7 @@ def test_nothing_of_the_api_answers_without_the_token(anyone: TestClient) -> Non
 
 
 def test_the_cookie_reads_and_changes_nothing(home: Home, anyone: TestClient) -> None:
-    token = read_token(home)
+    token = read_token(home, TOKEN)
     answer = anyone.post("/api/session", headers={"Authorization": f"Bearer {token}"})
     assert "HttpOnly" in answer.headers["set-cookie"]
     assert "SameSite=strict" in answer.headers["set-cookie"]
@@ -39,10 +40,3 @@ def test_a_name_that_leads_here_is_refused(owner: TestClient) -> None:
     """DNS rebinding: a foreign page whose name points to this machine."""
     assert owner.get("/api/status", headers={"Host": "evil.example"}).status_code == 400
     assert owner.get("/", headers={"Host": "evil.example"}).status_code == 400
-
-
-def test_the_token_is_private_and_stays_the_same(home: Home) -> None:
-    token = read_token(home)
-    assert (home.run / "monitor-token").stat().st_mode & 0o777 == 0o600
-    assert read_token(home) == token
-    assert len(token) >= 40

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import urllib.request
@@ -14,8 +13,7 @@ import pytest
 
 from cli.errors import UserError
 from cli.home.paths import Home
-from cli.monitor import serve
-from cli.monitor.serve import is_loopback, listen, serve_page
+from cli.monitor.serve import serve_page
 
 ROOT = Path(__file__).parents[3]
 
@@ -30,15 +28,6 @@ with monitor_process(Home(Path(sys.argv[1]))):
 """Stands for a daemon with `--monitor`."""
 
 
-def test_only_addresses_of_this_machine_are_loopback() -> None:
-    assert is_loopback("127.0.0.1")
-    assert is_loopback("::1")
-    assert is_loopback("localhost")
-    assert not is_loopback("0.0.0.0")
-    with pytest.raises(UserError, match="is not an address"):
-        is_loopback("my-machine")
-
-
 def test_an_address_for_others_needs_the_names_that_may_be_used(home: Home) -> None:
     with pytest.raises(UserError, match="lets other machines reach"):
         serve_page(home, "0.0.0.0", 0, (), with_parent=False)
@@ -48,21 +37,6 @@ def test_a_pattern_that_no_name_matches_is_refused(home: Home) -> None:
     for name in ("*", "a.*", "*.*.example"):
         with pytest.raises(UserError, match="is no name"):
             serve_page(home, "127.0.0.1", 0, (name,), with_parent=False)
-
-
-def test_a_taken_port_is_passed_over_unless_it_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        monkeypatch.setattr(serve, "PORT", port)
-        with listen("127.0.0.1", None) as found:
-            assert found.getsockname()[1] > port
-        with pytest.raises(UserError, match=f"port {port} of 127.0.0.1 cannot be used") as caught:
-            listen("127.0.0.1", port)
-        free = int(caught.value.advice.removeprefix("the next free one: --port "))
-        with listen("127.0.0.1", free):
-            assert free > port
 
 
 def test_the_page_is_served_until_ctrl_c(home: Home) -> None:

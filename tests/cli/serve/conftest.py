@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -14,11 +13,12 @@ import uvicorn
 from openai import OpenAI
 
 from cli.home.paths import Home
-from cli.monitor.access import read_token
-from cli.monitor.serve import listen
 from cli.serve.app import make_app
 from cli.serve.engine import Engine
-from cli.serve.serve import TOKEN
+from cli.serve.serve import PORT, TOKEN
+from cli.web.listening import listen
+from cli.web.token import read_token
+from tests.waiting import eventually
 
 
 class Served(NamedTuple):
@@ -36,14 +36,13 @@ def served(home: Home, waiting_max: int = 3, keep_loaded_s: float = 300.0) -> It
     said: list[str] = []
     engine = Engine(home, "cpu", said.append, waiting_max=waiting_max, keep_loaded_s=keep_loaded_s)
     token = read_token(home, TOKEN)
-    listening = listen("127.0.0.1", 0)
+    listening = listen("127.0.0.1", 0, PORT)
     port = listening.getsockname()[1]
     app = make_app(home, token, ["127.0.0.1"], engine)
     server = uvicorn.Server(uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=1))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
-    while not server.started:
-        time.sleep(0.01)
+    eventually(lambda: server.started)
     client = OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key=token, max_retries=0, timeout=120.0)
     try:
         yield Served(home, engine, client, said, port)

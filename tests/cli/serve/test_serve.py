@@ -113,6 +113,7 @@ def test_taken_port_is_a_sentence(home: Home) -> None:
 
 def test_missing_package_is_named_with_the_line_that_installs_it(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "uvicorn", None)
+    monkeypatch.delitem(sys.modules, "cli.web.server", raising=False)
     with pytest.raises(UserError, match="not installed: uvicorn") as caught:
         serve_here(home)
     assert caught.value.advice == "install it: `pip install 'keepstep[serve]'`"

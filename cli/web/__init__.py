@@ -1,0 +1,1 @@
+"""What the servers on this machine share: where they listen, and who may use them."""
