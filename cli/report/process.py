@@ -52,6 +52,7 @@ class Stop:
         self._asked = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._asked.set())
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # `cli.report.processes` starts it blocked
 
     def __bool__(self) -> bool:
         return self._asked.is_set() or os.getppid() != self._parent

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -109,12 +110,17 @@ class Reporters:
 
 
 def _start(line: list[str]) -> subprocess.Popen[bytes]:
-    process = subprocess.Popen(
-        line,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,  # Ctrl-C in the terminal is for the daemon
-    )
+    # The process inherits the mask: a SIGTERM that comes before it can handle one waits until it can.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        process = subprocess.Popen(
+            line,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C in the terminal is for the daemon
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     OutputReader(cast("BinaryIO", process.stdout), "report")
     return process
