@@ -16,7 +16,6 @@ from core.topics import (
     daemon,
     disk,
     disk_limits,
-    evaluation,
     head,
     memory,
     outcomes,
@@ -26,7 +25,7 @@ from core.topics import (
     step_recovery,
     training,
 )
-from core.topics.generation import samples
+from core.topics.evaluation import samples, validation
 from events.kinds import EVENT_TYPES, AnyEvent
 
 
@@ -40,7 +39,7 @@ TOPICS: tuple[Topic, ...] = (
     queue,
     attempts,
     training,
-    evaluation,
+    validation,
     samples,
     step_recovery,
     recovery,

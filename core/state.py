@@ -11,7 +11,7 @@ from core.topics.config import Config
 from core.topics.consolidation import Consolidation
 from core.topics.daemon import Daemon, Home
 from core.topics.disk import Disk
-from core.topics.generation.samples import Samples
+from core.topics.evaluation.samples import Samples
 from core.topics.head import Head
 from core.topics.memory import Memory
 from core.topics.outcomes import Outcomes

@@ -18,7 +18,7 @@ import torch
 
 from events.messages import Consolidate, Loaded, Prepare, Prepared, Train
 from events.settings import JobSettings, MethodSettings, ModelSettings
-from events.values import ARITHMETIC, KERNELS, CheckpointId, JobId, VersionId
+from events.values import CheckpointId, JobId, VersionId
 from gpu.artifacts import checkpoint
 from gpu.artifacts.compatibility import TrainingTarget
 from gpu.artifacts.manifest import Manifest, read_manifest
@@ -32,7 +32,7 @@ from gpu.kernels.choose import Kernels, install_kernels, wanted_kernels
 from gpu.model.build import TrainedModel, build
 from gpu.model.tokenizer import comparable_sha256, load_limits, load_tokenizer, tokenizer_files_to_save
 from gpu.runtime.arithmetic import Arithmetic, choose_arithmetic
-from gpu.runtime.determinism import enable_determinism, environment
+from gpu.runtime.determinism import enable_determinism
 from gpu.training.gradient_checkpointing import decide_gradient_checkpointing
 from gpu.training.loop import Training
 from gpu.training.packing_check import refuse_unpackable
@@ -135,11 +135,7 @@ class Session:
             trained=model.trained,
             optimizer=model.optimizer,
             tokenizer_files=self._load_tokenizer(prepared.settings.model).files,
-            environment={
-                **environment(device, model.trained.libraries),
-                ARITHMETIC: arithmetic,
-                KERNELS: model.trained.kernels,
-            },
+            environment=model.trained.environment,
             global_step=order.global_step,
             step=order.step,
             until=order.until,

@@ -7,8 +7,8 @@ from msgspec.structs import replace
 from core.evolve import evolve
 from core.job import FEW_STEPS
 from core.state import State
-from core.topics.evaluation import described, is_worse
-from core.topics.generation.samples import put_off_text
+from core.topics.evaluation.samples import put_off_text
+from core.topics.evaluation.validation import described, is_worse
 from events import kinds
 from events.codec import Record, kind_of
 from events.kinds import (

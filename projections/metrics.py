@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 from msgspec import Struct
 
-from core.topics.evaluation import gap_of
+from core.topics.evaluation.validation import gap_of
 from events import kinds
 from events.codec import Record
 from events.values import Number

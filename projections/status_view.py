@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from core.job import Job
 from core.state import State
-from core.topics.evaluation import gap_of
+from core.topics.evaluation.validation import gap_of
 from events.kinds import OverheadMeasured
 from events.messages import Heartbeat
 from events.values import PRIORITIES

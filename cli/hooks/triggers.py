@@ -8,7 +8,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from core.failures import EXPLANATIONS, Trouble
 from core.state import State
-from core.topics.evaluation import is_worse
+from core.topics.evaluation.validation import is_worse
 from events import kinds
 from events.kinds import AnyEvent, BatchSkipped, EvaluationDone, MemoryLow, MemoryRecovered, MicrobatchSplit
 from events.settings import HookTrigger

@@ -14,8 +14,8 @@ from cli.text import printable
 from core.job import Job
 from core.state import State
 from core.structures.situations import MemoryShortage
-from core.topics.evaluation import described
-from core.topics.generation import samples
+from core.topics.evaluation import samples
+from core.topics.evaluation.validation import described
 from core.topics.memory import used_by_others
 from events import kinds
 from events.kinds import (

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import ClassVar
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
@@ -25,8 +24,6 @@ TAG = "keepstep.run"
 
 class MLflow(Writer):
     """A run in the experiment that has the name of the project."""
-
-    overwrites: ClassVar[bool] = False
 
     def __init__(self, target: Target) -> None:
         self._uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{target.directory}/mlflow.db"

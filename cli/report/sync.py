@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from cli.home.metrics_reader import MetricsReader
 from cli.home.paths import Home
 from cli.report.progress import Progress, Sent, read_progress, rebuild_file, write_progress
-from cli.report.writer import Target, Writer
+from cli.report.writer import OverwritingWriter, Target, Writer
 from events.codec import decode_record
 from journal import PositionLost, durable, follow_in_batches
 from projections.metrics import GROUPS, Group
@@ -67,7 +67,7 @@ class Sync:
         """Forget what was sent. A tool that cannot overwrite gets another run."""
         self.close()
         old = self._progress
-        generation = old.generation + (bool(old.sent) and not self._kind.overwrites)
+        generation = old.generation + (bool(old.sent) and not issubclass(self._kind, OverwritingWriter))
         self._progress = Progress(run=old.run, generation=generation, place=old.place)
         self._unchecked = set(GROUPS)
 
@@ -77,13 +77,15 @@ class Sync:
         for group in GROUPS:
             sent = self._progress.sent.get(group, Sent())
             seq, step = metrics.newest(group, sent.seq) or (0, -1)
-            if seq != sent.seq and not writer.overwrites:
+            is_true = seq == sent.seq  # what was sent last is still a point
+            if isinstance(writer, OverwritingWriter):
+                if not is_true or group in self._unchecked:
+                    writer.cut(group, step + 1)
+            elif not is_true:
                 return False
-            if writer.overwrites and (seq != sent.seq or group in self._unchecked):
-                writer.cut(group, step + 1)
             self._unchecked.discard(group)
             points = list(metrics.points(group, seq))
-            if not writer.overwrites:
+            if not isinstance(writer, OverwritingWriter):
                 points = [point for point in points if point.global_step <= metrics.committed_step]
             if seq != sent.seq:
                 self._save_sent(group, Sent(seq, step))
@@ -110,6 +112,8 @@ class Sync:
         identity = self._reader.metrics.home_id
         target = Target(directory, self._project, f"{progress.run}{suffix}", f"{identity}{suffix}")
         writer = self._writer = self._kind(target)
+        if not isinstance(writer, OverwritingWriter):
+            return writer
         for group, sent in progress.sent.items():
             has = writer.last_step(group)
             if has < sent.step:  # a user deleted it, or it was not on disk when the power failed

@@ -15,14 +15,13 @@ import time
 from collections.abc import Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import ClassVar
 
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from cli.report.writer import Target, Writer
+from cli.report.writer import OverwritingWriter, Target
 from journal import durable
 from journal.storage import REAL
 from projections.metrics import Group, Point
@@ -39,10 +38,8 @@ HEAD_BYTES = 256
 LENGTH, CRC = struct.Struct("<Q"), struct.Struct("<I")
 
 
-class TensorBoard(Writer):
+class TensorBoard(OverwritingWriter):
     """The event files of one home."""
-
-    overwrites: ClassVar[bool] = True
 
     def __init__(self, target: Target) -> None:
         self._directory = target.directory
@@ -52,7 +49,7 @@ class TensorBoard(Writer):
         """The command that shows the files."""
         return f"tensorboard --logdir {self._directory}"
 
-    def last_step(self, group: Group) -> float:
+    def last_step(self, group: Group) -> int:
         """The last step of the newest file with whole events."""
         for path in reversed(self._files(group)):
             steps = [event.step for event, _ in read_events(path.read_bytes()) if event.HasField("summary")]

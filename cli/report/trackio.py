@@ -8,22 +8,19 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
-from typing import ClassVar
 
 from trackio.sqlite_storage import SQLiteStorage
 
 from cli.output.times import iso
-from cli.report.writer import Target, Writer
+from cli.report.writer import OverwritingWriter, Target
 from projections.metrics import Group, Point
 
 BATCH = 2_000
 """Points of one transaction."""
 
 
-class Trackio(Writer):
+class Trackio(OverwritingWriter):
     """A run in the database of one project."""
-
-    overwrites: ClassVar[bool] = True
 
     def __init__(self, target: Target) -> None:
         self._target = target
@@ -34,7 +31,7 @@ class Trackio(Writer):
         """The command that shows the project."""
         return f"trackio show --project {self._target.project}"
 
-    def last_step(self, group: Group) -> float:
+    def last_step(self, group: Group) -> int:
         """The last step of the group in the database."""
         with closing(sqlite3.connect(self._database, timeout=30.0)) as database:
             (step,) = database.execute(

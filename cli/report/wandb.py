@@ -7,7 +7,6 @@ twice. Charts use `global_step`. The key, the host and the mode come from the en
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 import wandb
 
@@ -17,8 +16,6 @@ from projections.metrics import Group, Point
 
 class WeightsAndBiases(Writer):
     """A run of W&B. It sends metrics alone: no code, no git state, no machine data, no console output."""
-
-    overwrites: ClassVar[bool] = False
 
     def __init__(self, target: Target) -> None:
         self._directory = target.directory

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 from projections.metrics import Group, Point
 
@@ -24,10 +23,10 @@ class Target(NamedTuple):
 
 
 class Writer(ABC):
-    """A connection to one tool. Every method may raise what the tool raises."""
+    """A connection to one tool. Every method may raise what the tool raises.
 
-    overwrites: ClassVar[bool]
-    """True if points can be removed. If not, it gets committed steps alone, and another run after a rollback."""
+    It cannot remove a point, so it gets committed steps alone, and another run after a rollback.
+    """
 
     @abstractmethod
     def __init__(self, target: Target) -> None:
@@ -38,14 +37,6 @@ class Writer(ABC):
     def place(self) -> str:
         """Where the user finds the points: a command or an address."""
 
-    def last_step(self, group: Group) -> float:  # noqa: ARG002 - for those who know
-        """The last step that the tool has; -1: none; infinite: not known, so the cursor is believed."""
-        return math.inf
-
-    def cut(self, group: Group, step: int) -> None:
-        """Remove the points from `step` on. Only for writers that overwrite."""
-        raise NotImplementedError
-
     @abstractmethod
     def write(self, group: Group, points: Sequence[Point]) -> None:
         """Add points, in the order of their steps. The tool has stored them when this returns.
@@ -55,3 +46,15 @@ class Writer(ABC):
 
     def close(self) -> None:  # noqa: B027 - most have nothing to close
         """End the connection."""
+
+
+class OverwritingWriter(Writer):
+    """A connection to a tool that says what it has, and can remove it. It gets each step at once."""
+
+    @abstractmethod
+    def last_step(self, group: Group) -> int:
+        """The last step that the tool has; -1: none."""
+
+    @abstractmethod
+    def cut(self, group: Group, step: int) -> None:
+        """Remove the points from `step` on."""

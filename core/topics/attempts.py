@@ -17,8 +17,8 @@ from core.errors import IllegalEvent, Refused
 from core.failures import EXPLANATIONS
 from core.job import Evaluation, Job
 from core.tables import DecideTable, Events, EvolveTable
-from core.topics import config, disk, evaluation, recovery
-from core.topics.generation import samples
+from core.topics import config, disk, recovery
+from core.topics.evaluation import samples, validation
 from core.transitions import RUNNING
 from events import kinds, messages
 from events.course import Course
@@ -206,7 +206,7 @@ def _worker_failed(state: State, report: messages.Failed | commands.ReportWorker
     if job is None:
         return []
     cause = (report.attempt, report.failure, report.message)
-    abandoned = evaluation.abandoned(job, *cause) if report.evaluating else ()
+    abandoned = validation.abandoned(job, *cause) if report.evaluating else ()
     if report.sampling and (abandoned := samples.abandoned(job, *cause)):
         job = replace(job, failures=min(job.failures, ATTEMPTS_WITHOUT_PROGRESS - 2))  # samples never fail a job
     return [*abandoned, *fail(state, job, report.failure, report.message, now)]

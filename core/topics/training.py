@@ -12,9 +12,9 @@ from core.compatibility import weight_settings
 from core.effect import SendToWorker
 from core.job import Evaluation, Job
 from core.tables import DecideTable, Events, EvolveTable
-from core.topics import attempts, evaluation, recovery, retention
+from core.topics import attempts, recovery, retention
 from core.topics.attempts import Attempts, Progress
-from core.topics.generation import samples
+from core.topics.evaluation import samples, validation
 from core.values import Checkpoint
 from events import kinds, messages
 from events.course import Course
@@ -266,7 +266,7 @@ def messages_of_the_attempt(state: State) -> tuple[SendToWorker, ...]:
         until=job.goal,
         carry_optimizer=carries_optimizer(job.settings, job.committed_step),
         course=job.course,
-        evaluates=evaluation.evaluates(job),
+        evaluates=validation.evaluates(job),
         evaluated_to=job.evaluation.step,
         environment=job.environment,
         samples=samples.budget(state, job),

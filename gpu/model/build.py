@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from events.settings import AdapterSettings, FullSettings, JobSettings, LoraSettings, QloraSettings
 from events.trained import Trained
-from events.values import PLAIN_KERNELS, VersionId
+from events.values import ARITHMETIC, KERNELS, PLAIN_KERNELS, VersionId
 from gpu.artifacts.manifest import Buffers, Parameters
 from gpu.artifacts.version_manifest import find_base_problem, training_base, version_directory
 from gpu.errors import MergeRefused, ModelUnusable
@@ -32,7 +32,7 @@ from gpu.model.problems import refuse_problem
 from gpu.model.targets import linear_names, refuse_unmatched, refuse_unmergeable, short_names, way_out_without
 from gpu.model.tokenizer import explain_load_errors
 from gpu.runtime.arithmetic import Arithmetic, autocasts
-from gpu.runtime.determinism import seed_generators
+from gpu.runtime.determinism import environment, seed_generators
 from gpu.runtime.library_paths import library_path
 from gpu.training.collate import Inputs
 from gpu.versions.merge import DTYPES
@@ -91,6 +91,11 @@ class TrainedModel:
 
     def _autocast(self) -> Any:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=autocasts(self.arithmetic))
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What decides the bits of its steps apart from data, settings and weights."""
+        return {**environment(self.device, self.libraries), ARITHMETIC: self.arithmetic, KERNELS: self.kernels}
 
     @property
     def shapes(self) -> Parameters:

@@ -13,7 +13,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from events.settings import JobSettings
-from events.values import ARITHMETIC, KERNELS, CheckpointId, VersionId
+from events.values import CheckpointId, VersionId
 from gpu.ipc.protocol import run_request
 
 
@@ -53,7 +53,7 @@ def rehearse(order: Rehearse) -> Rehearsed:
     from gpu.model.build import build
     from gpu.model.tokenizer import comparable_sha256, load_tokenizer
     from gpu.runtime.arithmetic import choose_arithmetic
-    from gpu.runtime.determinism import enable_determinism, environment
+    from gpu.runtime.determinism import enable_determinism
     from gpu.versions.rehearsal import rehearse as rehearse_consolidation
 
     began = time.monotonic()
@@ -76,7 +76,7 @@ def rehearse(order: Rehearse) -> Rehearsed:
     return Rehearsed(
         global_step=global_step,
         parameters=sum(parameter.numel() for parameter in trained.parameters.values()),
-        environment={**environment(device, trained.libraries), ARITHMETIC: computes_in, KERNELS: trained.kernels},
+        environment=trained.environment,
         seconds=time.monotonic() - began,
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import get_args
 
-from core.topics.evaluation import SAYS
+from core.topics.evaluation.validation import SAYS
 from events.values import CONCERNS, Concern
 
 

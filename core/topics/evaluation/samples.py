@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from core.state import State
 
 Report = messages.Sampled | messages.SamplesPutOff | messages.SamplesFailed
+Outcome = SamplesGenerated | SamplesPutOff | SamplesFailed
 
 
 class Samples(Struct, frozen=True, omit_defaults=True):
@@ -106,9 +107,7 @@ def _request(state: State, command: commands.RequestSamples, _now: float) -> Eve
     return [SamplesRequested(job=job.id)]
 
 
-def _journaled(
-    kind: type[SamplesGenerated | SamplesPutOff | SamplesFailed],
-) -> Callable[[State, Report, float], Events]:
+def _journaled(kind: type[Outcome]) -> Callable[[State, Report, float], Events]:
     """A report becomes the event with the same fields."""
 
     def handler(state: State, report: Report, _now: float) -> Events:
@@ -168,7 +167,7 @@ def _samples_abandoned(state: State, event: SamplesAbandoned) -> State:
     return replace(state, training=state.training.with_current(found), samples=samples)
 
 
-def _at_reached_step(state: State, event: SamplesGenerated | SamplesFailed | SamplesPutOff) -> Job:
+def _at_reached_step(state: State, event: Outcome) -> Job:
     job, reached = move_current_job(state, event), state.attempts.reached
     if (event.global_step, event.step) != (reached.global_step, reached.step):
         raise illegal(event, job.status, f"step {event.global_step} is not the one that was reached")

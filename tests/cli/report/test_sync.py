@@ -12,7 +12,7 @@ import pytest
 from cli.home.paths import Home
 from cli.report.progress import progress_file, read_progress, rebuild_file
 from cli.report.sync import LIMIT_S, Sync
-from cli.report.writer import Target, Writer
+from cli.report.writer import OverwritingWriter, Target, Writer
 from journal import durable
 from projections.metrics import Group, Point
 from tests.harness.metrics_home import add_steps, append, committed, evaluation, metrics_home, step
@@ -22,10 +22,9 @@ class Killed(BaseException):
     """The process ends here."""
 
 
-class Memory(Writer):
-    """A tool that overwrites, in memory; the runs by id survive this object."""
+class AppendOnly(Writer):
+    """A tool that cannot remove a point, as W&B. It is in memory; the runs by id survive this object."""
 
-    overwrites = True
     runs: ClassVar[dict[str, dict[Group, list[tuple[int, float]]]]] = {}
     dies_after: int | None = None
     """Points until the process is killed in the middle of a write."""
@@ -36,34 +35,29 @@ class Memory(Writer):
 
     place = "memory"
 
-    def last_step(self, group: Group) -> float:
+    def write(self, group: Group, points: Sequence[Point]) -> None:
+        for point in points:
+            if AppendOnly.dies_after is not None:
+                if AppendOnly.dies_after == 0:
+                    raise Killed
+                AppendOnly.dies_after -= 1
+            self.run[group].append((point.global_step, point.values.get("loss", -1.0)))
+
+
+class Memory(AppendOnly, OverwritingWriter):
+    """A tool that overwrites."""
+
+    def last_step(self, group: Group) -> int:
         return self.run[group][-1][0] if self.run[group] else -1
 
     def cut(self, group: Group, step: int) -> None:
         self.run[group] = [point for point in self.run[group] if point[0] < step]
 
-    def write(self, group: Group, points: Sequence[Point]) -> None:
-        for point in points:
-            if Memory.dies_after is not None:
-                if Memory.dies_after == 0:
-                    raise Killed
-                Memory.dies_after -= 1
-            self.run[group].append((point.global_step, point.values.get("loss", -1.0)))
-
-
-class AppendOnly(Memory):
-    """A tool that cannot remove a point, as W&B."""
-
-    overwrites = False
-
-    def cut(self, group: Group, step: int) -> None:
-        raise AssertionError("it cannot")
-
 
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
     """A home without steps, and tools without runs."""
-    Memory.runs, Memory.dies_after = {}, None
+    AppendOnly.runs, AppendOnly.dies_after = {}, None
     return metrics_home(tmp_path)
 
 
@@ -75,7 +69,7 @@ def sync(home: Home, tool: type[Writer] = Memory) -> Sync:
 
 
 def run(number: int = 0) -> dict[Group, list[tuple[int, float]]]:
-    return list(Memory.runs.values())[number]
+    return list(AppendOnly.runs.values())[number]
 
 
 def losses(group: Group = "train", number: int = 0) -> list[tuple[int, float]]:
@@ -109,12 +103,12 @@ def test_a_kill_in_a_write_neither_loses_nor_repeats_a_point(home: Home, after: 
     sync(home)
     add_steps(home, 2, 6, loss=1.0)
     append(home, [evaluation(6, 0.5)])
-    Memory.dies_after = after
+    AppendOnly.dies_after = after
     try:
         sync(home)
     except Killed:
         assert after < 6
-    Memory.dies_after = None
+    AppendOnly.dies_after = None
     sync(home)
     assert losses() == [(1, 9.0), *((number, 1.0) for number in range(2, 7))]
     assert losses("validation") == [(6, 0.5)]
@@ -156,7 +150,7 @@ def test_a_tool_that_cannot_overwrite_gets_committed_steps(home: Home) -> None:
     append(home, [committed(6)])
     process.catch_up()
     assert [step for step, _ in losses()] == [1, 2, 3, 4, 5, 6]
-    assert len(Memory.runs) == 1
+    assert len(AppendOnly.runs) == 1
 
 
 def test_after_a_rollback_a_tool_that_cannot_overwrite_gets_another_run(home: Home) -> None:
@@ -168,9 +162,9 @@ def test_after_a_rollback_a_tool_that_cannot_overwrite_gets_another_run(home: Ho
     process.catch_up()
     assert len(losses()) == 5
     assert losses(number=1) == [(1, 9.0), (2, 9.0), (3, 1.0), (4, 1.0)]
-    assert list(Memory.runs)[1].endswith("-2")
+    assert list(AppendOnly.runs)[1].endswith("-2")
     sync(home, AppendOnly)
-    assert len(Memory.runs) == 2
+    assert len(AppendOnly.runs) == 2
 
 
 def test_the_run_keeps_its_name_when_the_home_moves(home: Home, tmp_path: Path) -> None:
@@ -179,7 +173,7 @@ def test_the_run_keeps_its_name_when_the_home_moves(home: Home, tmp_path: Path) 
     moved = Home(home.root.rename(tmp_path / "elsewhere"))
     sync(moved)
     assert read_progress(moved, "tensorboard").run == "home"
-    assert len(Memory.runs) == 1
+    assert len(AppendOnly.runs) == 1
 
 
 def test_a_long_history_is_sent_in_parts_and_continues_after_a_kill(
@@ -187,11 +181,11 @@ def test_a_long_history_is_sent_in_parts_and_continues_after_a_kill(
 ) -> None:
     monkeypatch.setattr("cli.report.sync.BATCH", 4)
     add_steps(home, 1, 10, loss=1.0)
-    Memory.dies_after = 6
+    AppendOnly.dies_after = 6
     with pytest.raises(Killed):
         sync(home)
     assert read_progress(home, "tensorboard").sent["train"].step == 4
-    Memory.dies_after = None
+    AppendOnly.dies_after = None
     sync(home)
     assert losses() == [(number, 1.0) for number in range(1, 11)]
 

@@ -1,1 +1,0 @@
-"""Topics in which the model answers prompts."""
