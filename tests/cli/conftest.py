@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,12 +15,12 @@ import pytest
 from cli.commands.init import create_home
 from cli.config.schema import Config, WorkerSettings
 from cli.daemon.loop import Daemon
-from cli.daemon.ports import RealPorts
 from cli.home.event_store import EventStore
 from cli.home.paths import Home
 from core.commands import RequestConsolidation
 from events.kinds import AnyEvent
 from events.settings import CheckpointSettings, JobSettings, ModelSettings
+from tests.harness.daemon import run_until_idle
 
 ROOT = Path(__file__).parents[2]
 
@@ -53,15 +54,8 @@ def drop(home: Home) -> Callable[..., Path]:
 @pytest.fixture
 def run(home: Home, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
     """Runs the daemon in this process, with the fake worker, until idle; what it said."""
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-
-    def until_idle(*, until_idle: bool = True, worker_module: str = "tests.harness.worker") -> list[str]:
-        said: list[str] = []
-        ports = RealPorts(home, worker_module)
-        Daemon(home, until_idle=until_idle, write=said.append, ports=ports).run()
-        return said
-
-    return until_idle
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # for commands that the test runs, too
+    return partial(run_until_idle, home)
 
 
 @pytest.fixture

@@ -24,13 +24,12 @@ from typer.main import get_command
 
 from cli.app import app
 from cli.commands.init import create_home
-from cli.daemon.loop import Daemon
-from cli.daemon.ports import RealPorts
 from cli.home.event_store import EventStore
 from cli.home.paths import Home
 from cli.inbox.accept import accept_copy
 from cli.main import main
 from core import commands
+from tests.harness.daemon import run_until_idle
 
 ROOT = Path(__file__).parents[2]
 
@@ -106,12 +105,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path = home.inbox / f"{NAME}-{name}.jsonl"
         path.write_text(text, encoding="utf-8")
         os.utime(path, (1.0, 1.0))
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = str(ROOT)
-    try:
-        Daemon(home, until_idle=True, write=lambda _: None, ports=RealPorts(home, "tests.harness.worker")).run()
-    finally:
-        os.environ.pop("PYTHONPATH") if before is None else os.environ.update(PYTHONPATH=before)
+    run_until_idle(home)
     waits = directory / f"{NAME}-waits.jsonl"
     waits.write_text("ok waits\n", encoding="utf-8")
     (home.inbox / f"{NAME}-link.jsonl").symlink_to(waits)

@@ -147,6 +147,11 @@ class Drill:
                 return each.event, at
         raise AssertionError(f"no {kind.__name__}\n{log_of(self.home)}")
 
+    def assert_trained_as(self, calm: dict[str, str]) -> None:
+        """All of both files was trained, to the bits of `calm`."""
+        assert len(self.events(kinds.JobTrained)) == 2
+        assert self.weights() == calm
+
     def weights(self) -> dict[str, str]:
         """What was trained: SHA-256 by file, without the one that names where the model lies."""
         return {name: sha256 for name, sha256 in trained(self.home).items() if name != "adapter_config.json"}

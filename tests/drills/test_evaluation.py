@@ -16,12 +16,6 @@ Record = Callable[[Row], None]
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
 
-def finished(home: Drill, calm: dict[str, str]) -> None:
-    """All of both files was trained, to the bit."""
-    assert len(home.events(kinds.JobTrained)) == 2
-    assert home.weights() == calm
-
-
 def test_a_worker_that_is_stuck_in_an_evaluation_costs_the_evaluations_and_nothing_else(
     drills: Drills, record: Record, calm: dict[str, str]
 ) -> None:
@@ -42,7 +36,7 @@ def test_a_worker_that_is_stuck_in_an_evaluation_costs_the_evaluations_and_nothi
     assert isinstance(abandoned, EvaluationAbandoned)
     assert abandoned.job not in {each.job for each in later}
     assert later
-    finished(home, calm)
+    home.assert_trained_as(calm)
     _, begun = home.first(kinds.TrainingStarted, since=at)
     detected = f"`hang`: {event.message.partition(': the worker')[0]}"
     did = f"stacks in the log, ended, a new worker {begun - at:.0f} s later; the job continued without evaluations"
@@ -58,7 +52,7 @@ def test_a_worker_that_dies_in_an_evaluation_is_the_same(drills: Drills, record:
     assert isinstance(event, kinds.AttemptFailed)
     assert event.failure == "code"
     assert len(home.events(EvaluationAbandoned)) == 1
-    finished(home, calm)
+    home.assert_trained_as(calm)
     did = "a new worker after the last commit; the job continued without evaluations"
     after = f"{at - home.troubled_at():.1f} s"
     record(Row("worker killed by SIGSEGV in an evaluation", f"`code`: {event.message}", after, home.lost(), did))
@@ -72,7 +66,7 @@ def test_memory_that_runs_out_in_an_evaluation_costs_nothing(
     home.start(KEEPSTEP_FAULTS="evaluation:5:1,evaluation:10:1")
     home.ended()
     assert not home.events(kinds.AttemptFailed, EvaluationAbandoned)
-    finished(home, calm)
+    home.assert_trained_as(calm)
     did = "the loss of fewer rows at once, down to one"
     record(Row("out of memory in an evaluation", "by the worker itself", "at once", home.lost(), did))
 
@@ -88,7 +82,7 @@ def test_memory_that_is_too_short_for_one_row_ends_the_evaluations(
     assert isinstance(event, kinds.AttemptFailed)
     assert event.failure == "out_of_memory"
     assert len(home.events(EvaluationAbandoned)) == 1
-    finished(home, calm)
+    home.assert_trained_as(calm)
     did = "a new worker after the last commit; the job continued without evaluations"
     name = "out of memory in an evaluation, of one row alone"
     record(Row(name, "`out_of_memory`, in an evaluation", "at once", home.lost(), did))
@@ -104,6 +98,6 @@ def test_a_validation_loss_that_is_not_finite_is_reported_and_stops_nothing(
     found = [event for event in home.events(EvaluationDone) if isinstance(event, EvaluationDone)]
     assert [(event.global_step, event.loss) for event in found if event.concern] == [(5, "NaN")]
     assert "validation loss NaN after step 5" in home.log()
-    finished(home, calm)
+    home.assert_trained_as(calm)
     did = "told it: status, log, `on_validation_alert`; trained on"
     record(Row("validation loss NaN", "`not_finite`, by the evaluation", "at once", home.lost(), did))

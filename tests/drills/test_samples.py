@@ -16,12 +16,6 @@ Record = Callable[[Row], None]
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
 
-def finished(home: Drill, calm: dict[str, str]) -> None:
-    """All of both files was trained, to the bit."""
-    assert len(home.events(kinds.JobTrained)) == 2
-    assert home.weights() == calm
-
-
 def test_a_worker_that_is_stuck_in_samples_costs_the_samples_and_nothing_else(
     drills: Drills, record: Record, calm: dict[str, str]
 ) -> None:
@@ -39,7 +33,7 @@ def test_a_worker_that_is_stuck_in_samples_costs_the_samples_and_nothing_else(
     later = [each for each in rounds if each.attempt > event.attempt]
     assert later
     assert abandoned.job not in {each.job for each in later}
-    finished(home, calm)
+    home.assert_trained_as(calm)
     _, begun = home.first(kinds.TrainingStarted, since=at)
     detected = f"`hang`: {event.message.partition(': the worker')[0]}"
     did = f"stacks in the log, ended, a new worker {begun - at:.0f} s later; the job continued without samples"
@@ -55,7 +49,7 @@ def test_a_worker_that_dies_in_samples_is_the_same(drills: Drills, record: Recor
     assert isinstance(event, kinds.AttemptFailed)
     assert event.failure == "code"
     assert len(home.events(SamplesAbandoned)) == 1
-    finished(home, calm)
+    home.assert_trained_as(calm)
     did = "a new worker after the last commit; the job continued without samples"
     after = f"{at - home.troubled_at():.1f} s"
     record(Row("worker killed by SIGSEGV in samples", f"`code`: {event.message}", after, home.lost(), did))
@@ -71,6 +65,6 @@ def test_memory_that_runs_out_in_samples_ends_the_round(drills: Drills, record: 
     assert isinstance(failed, SamplesFailed)
     assert (failed.global_step, failed.failure) == (4, "out_of_memory")
     assert home.events(SamplesGenerated)
-    finished(home, calm)
+    home.assert_trained_as(calm)
     did = "no samples after that step; the next ones were taken"
     record(Row("out of memory in samples, of one prompt alone", "by the worker itself", "at once", home.lost(), did))

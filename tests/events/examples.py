@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from events import kinds, messages
 from events.course import Course, Split
 from events.kinds import AnyEvent
@@ -34,6 +36,18 @@ ANSWER = SampleAnswer(
     tokens=9,
     finish="end",
 )
+SAMPLED: dict[str, Any] = {
+    "global_step": 12,
+    "step": 6,
+    "asked": True,
+    "answers": (ANSWER,),
+    "match": "numeric",
+    "think_tag": "<think>",
+    "temperature": 0.7,
+    "seed": 42,
+    "tokens": 9,
+    "seconds": 0.25,
+}
 
 PLAN = Plan(
     rows=48,
@@ -163,20 +177,7 @@ EVENTS: tuple[AnyEvent, ...] = (
     ),
     kinds.EvaluationAbandoned(job=JOB, attempt=3, failure="hang", message="no progress for 600 s"),
     kinds.SamplesRequested(job=JOB),
-    kinds.SamplesGenerated(
-        job=JOB,
-        attempt=3,
-        global_step=12,
-        step=6,
-        asked=True,
-        answers=(ANSWER,),
-        match="numeric",
-        think_tag="<think>",
-        temperature=0.7,
-        seed=42,
-        tokens=9,
-        seconds=0.25,
-    ),
+    kinds.SamplesGenerated(job=JOB, attempt=3, **SAMPLED),
     kinds.SamplesPutOff(
         job=JOB,
         attempt=3,
@@ -330,19 +331,7 @@ FACTS: tuple[messages.AnyFact, ...] = (
     messages.Evaluated(
         attempt=3, global_step=12, step=6, rows=128, tokens=4096, loss=2.25, training_loss=1.5, seconds=0.75
     ),
-    messages.Sampled(
-        attempt=3,
-        global_step=12,
-        step=6,
-        asked=True,
-        answers=(ANSWER,),
-        match="numeric",
-        think_tag="<think>",
-        temperature=0.7,
-        seed=42,
-        tokens=9,
-        seconds=0.25,
-    ),
+    messages.Sampled(attempt=3, **SAMPLED),
     messages.SamplesPutOff(
         attempt=3, global_step=12, step=6, round_s=8.5, trained_s=200.0, cost_max=0.01, next_step=1000
     ),

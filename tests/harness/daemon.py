@@ -13,6 +13,22 @@ from cli.home.paths import Home
 from cli.supervision.run import run_here
 from gpu.runtime.streams import prepare_streams
 
+ROOT = Path(__file__).parents[2]
+
+
+def run_until_idle(home: Home, worker_module: str = "tests.harness.worker", *, until_idle: bool = True) -> list[str]:
+    """Run a daemon in this process, with the fake worker. Returns what it said."""
+    import pytest
+
+    from cli.daemon.loop import Daemon
+    from cli.daemon.ports import RealPorts
+
+    said: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT))
+        Daemon(home, until_idle=until_idle, write=said.append, ports=RealPorts(home, worker_module)).run()
+    return said
+
 
 def main() -> None:
     """Run until told to stop, or until idle."""

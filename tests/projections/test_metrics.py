@@ -8,6 +8,7 @@ from events import kinds
 from events.codec import Record
 from events.event import Event
 from projections.metrics import POINTS_MAX, Bucket, Metrics
+from tests.harness.metrics_home import evaluation
 
 AT = "2026-11-22T03:00:00.000000Z"
 AT_UNIX = 1_795_316_400.0
@@ -21,21 +22,6 @@ def step(number: int, loss: float | str, **changes: float) -> kinds.StepReached:
     values = {"grad_norm": 1.0, "learning_rate": 1e-4, "seconds": 2.0, **changes}
     return kinds.StepReached(
         job="a", attempt=1, global_step=number, step=number, epoch=1, loss=loss, tokens=100, **values
-    )
-
-
-def evaluation(number: int, loss: float | str) -> kinds.EvaluationDone:
-    return kinds.EvaluationDone(
-        job="a",
-        attempt=1,
-        global_step=number,
-        step=number,
-        rows=1,
-        tokens=1,
-        loss=loss,
-        training_loss=1.0,
-        seconds=1.0,
-        concern=None,
     )
 
 

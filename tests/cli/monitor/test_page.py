@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cli.daemon.loop import Daemon
-from cli.daemon.ports import RealPorts
 from cli.home.event_store import EventStore
 from cli.home.paths import Home
 from cli.inbox.accept import skip_job
 from core import commands
 from projections.machine import MachineView, MemoryView
 from projections.machine_samples import append_sample, sample_of
+from tests.harness.daemon import run_until_idle
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
@@ -91,12 +90,7 @@ def page(monitor: Monitor) -> Iterator[Page]:
 def settle(home: Home) -> None:
     """End what is in progress: a paused daemon notices that the attempt is gone, and the job is skipped."""
     execute(home, commands.Pause())
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = str(ROOT)
-    try:
-        Daemon(home, until_idle=True, write=lambda _: None, ports=RealPorts(home, "tests.harness.worker")).run()
-    finally:
-        os.environ.pop("PYTHONPATH") if before is None else os.environ.update(PYTHONPATH=before)
+    run_until_idle(home)
     with closing(EventStore.open(home)) as store:
         skip_job(store, None)
 

@@ -12,17 +12,17 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 pytest.importorskip("tensorboard")
 
-from cli.daemon.loop import Daemon
-from cli.daemon.ports import RealPorts
 from cli.home.metrics_reader import MetricsReader
 from cli.home.paths import Home
 from cli.report import processes
 from cli.report.progress import lock_file, read_progress
 from cli.report.tensorboard import read_events
+from tests.harness.daemon import run_until_idle
 from tests.harness.metrics_home import add_steps, append, metrics_home, step
 from tests.waiting import eventually
 
@@ -85,7 +85,8 @@ def test_a_second_process_waits_for_the_first(home: Home, start: Callable[..., s
     with lock_file(home, "tensorboard").open("wb") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         process = start("tensorboard", "--once")
-        time.sleep(1.0)
+        waiting = psutil.Process(process.pid)
+        eventually(lambda: any(each.path == held.name for each in waiting.open_files()), 60)
         assert process.poll() is None
         assert sent(home) == -1
     assert process.wait(60) == 0
@@ -131,7 +132,6 @@ def test_kills_neither_lose_nor_repeat_a_point(home: Home, start: Callable[..., 
 def test_a_daemon_reports_while_it_trains_and_the_last_step_when_it_ends(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setattr(processes, "FINISH_S", 60.0)
     with home.config.open("a", encoding="utf-8") as config:
         config.write('\n[report]\nto = ["tensorboard"]\n')
@@ -141,9 +141,7 @@ def test_a_daemon_reports_while_it_trains_and_the_last_step_when_it_ends(
     path = home.inbox / "a.jsonl"
     path.write_text("ok\n" * 20, encoding="utf-8")
     os.utime(path, (1.0, 1.0))
-    said: list[str] = []
-    ports = RealPorts(home, "tests.harness.worker")
-    assert Daemon(home, until_idle=True, write=said.append, ports=ports).run() == 0
+    run_until_idle(home)
     reader = MetricsReader(home)
     reader.catch_up()
     steps = [point.global_step for point in reader.metrics.points("train")]

@@ -6,6 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from core import commands
+from core.effect import SendToWorker
 from core.errors import IllegalEvent, Refused
 from core.evolve import evolve
 from core.job import Job
@@ -98,7 +99,8 @@ def test_seconds_of_training_count_over_all_jobs() -> None:
     world.add(3)
     world.run_until(kinds.JobPrepared)
     (effect,) = world.pending_effects()
-    assert getattr(effect, "message").samples.trained_s == pytest.approx(1.5)  # noqa: B009
+    assert isinstance(effect, SendToWorker)
+    assert effect.message.samples.trained_s == pytest.approx(1.5)
 
 
 def test_a_round_that_failed_costs_too_and_the_next_one_is_tried() -> None:
@@ -178,10 +180,12 @@ def test_a_worker_that_is_lost_in_a_round_costs_the_samples_of_the_job(failure: 
     world.now += 60
     world.run_until(kinds.JobPrepared)
     (effect,) = world.pending_effects()
-    assert getattr(effect, "message").samples.abandoned  # noqa: B009
+    assert isinstance(effect, SendToWorker)
+    assert effect.message.samples.abandoned
     world.execute(commands.RequestSamples(alive=True))
     (effect,) = world.pending_effects()
-    assert getattr(effect, "message").samples.asked  # noqa: B009
+    assert isinstance(effect, SendToWorker)
+    assert effect.message.samples.asked
     world.run()
     assert world.state.outcomes.counts.trained == 1
 
