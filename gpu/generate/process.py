@@ -28,9 +28,9 @@ from events.generation import (
     StopGeneration,
     TextGenerated,
 )
-from gpu.errors import ProtocolViolation, WorkerError, is_out_of_memory
+from gpu.errors import WorkerError, is_out_of_memory
 from gpu.ipc.connection import Sender, generation_order_reader, receive_messages
-from gpu.ipc.worker_channel import exit_process
+from gpu.ipc.worker_channel import exit_process, follow_orders
 from gpu.runtime.parent import die_with_parent
 from gpu.runtime.streams import STDIN, prepare_streams
 from gpu.worker import ENVIRONMENT
@@ -75,15 +75,7 @@ class GenerationChannel:
         return request <= self._stopped
 
     def _read(self) -> None:
-        try:
-            for order in receive_messages(self._connection, generation_order_reader()):
-                self._receive(order)
-        except ProtocolViolation:
-            log.exception("cannot understand the command")
-            exit_process(1)
-        except OSError:
-            log.info("the command is gone")
-        exit_process(0)
+        follow_orders(receive_messages(self._connection, generation_order_reader()), self._receive, "the command")
 
     def _receive(self, order: AnyGenerationOrder) -> None:
         if isinstance(order, StopGeneration):

@@ -8,8 +8,9 @@ import queue
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterable
 from socket import socket
-from typing import NoReturn, Protocol
+from typing import NoReturn, Protocol, TypeVar
 
 from msgspec.structs import replace
 
@@ -32,6 +33,8 @@ from events.messages import (
 from events.values import CheckpointId
 from gpu.errors import ProtocolViolation
 from gpu.ipc.connection import Sender, order_reader, receive_messages
+
+Order = TypeVar("Order")
 
 log = logging.getLogger(__name__)
 
@@ -134,16 +137,7 @@ class SocketChannel:
         return self._courses.get()
 
     def _read(self) -> None:
-        try:
-            for order in receive_messages(self._connection, order_reader()):
-                self._receive(order)
-            log.info("the daemon closed the connection")
-        except ProtocolViolation:
-            log.exception("cannot understand the daemon")
-            exit_process(1)
-        except OSError:
-            log.info("the daemon is gone")
-        exit_process(0)
+        follow_orders(receive_messages(self._connection, order_reader()), self._receive, "the daemon")
 
     def _receive(self, order: AnyOrder) -> None:
         match order:
@@ -166,6 +160,20 @@ class SocketChannel:
                 self._orders.put(order)
             case _:
                 self._orders.put(order)
+
+
+def follow_orders(orders: Iterable[Order], receive: Callable[[Order], None], sender: str) -> NoReturn:
+    """Receive orders until `sender` is gone or not understood, then end this process."""
+    try:
+        for order in orders:
+            receive(order)
+        log.info("%s closed the connection", sender)
+    except ProtocolViolation:
+        log.exception("cannot understand %s", sender)
+        exit_process(1)
+    except OSError:
+        log.info("%s is gone", sender)
+    exit_process(0)
 
 
 def exit_process(code: int) -> NoReturn:

@@ -17,12 +17,13 @@ import pytest
 
 pytest.importorskip("tensorboard")
 
+from cli.daemon.loop import Daemon
+from cli.daemon.ports import RealPorts
 from cli.home.metrics_reader import MetricsReader
 from cli.home.paths import Home
 from cli.report import processes
 from cli.report.progress import lock_file, read_progress
 from cli.report.tensorboard import read_events
-from tests.harness.daemon import run_until_idle
 from tests.harness.metrics_home import add_steps, append, metrics_home, step
 from tests.waiting import eventually
 
@@ -132,6 +133,7 @@ def test_kills_neither_lose_nor_repeat_a_point(home: Home, start: Callable[..., 
 def test_a_daemon_reports_while_it_trains_and_the_last_step_when_it_ends(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setattr(processes, "FINISH_S", 60.0)
     with home.config.open("a", encoding="utf-8") as config:
         config.write('\n[report]\nto = ["tensorboard"]\n')
@@ -141,7 +143,8 @@ def test_a_daemon_reports_while_it_trains_and_the_last_step_when_it_ends(
     path = home.inbox / "a.jsonl"
     path.write_text("ok\n" * 20, encoding="utf-8")
     os.utime(path, (1.0, 1.0))
-    run_until_idle(home)
+    ports = RealPorts(home, "tests.harness.worker")
+    assert Daemon(home, until_idle=True, write=lambda _: None, ports=ports).run() == 0
     reader = MetricsReader(home)
     reader.catch_up()
     steps = [point.global_step for point in reader.metrics.points("train")]
