@@ -6,6 +6,8 @@ import contextlib
 import os
 import signal
 import sys
+from types import FrameType
+from typing import NoReturn
 
 INTERRUPTED = 130
 """128 + SIGINT, as shells count."""
@@ -17,8 +19,7 @@ def main() -> None:
     try:
         _run()
     except KeyboardInterrupt:  # it came while the end of the command was reported
-        os.write(2, b"Cancelled; the command had already ended\n")
-        os._exit(INTERRUPTED)
+        _end_after_command()
     except SystemExit as ended:
         if ended.code == INTERRUPTED:
             _end_process()
@@ -55,7 +56,22 @@ def _handle_early_interrupts() -> None:
 def _interrupts_raise() -> None:
     """From now on Ctrl-C raises KeyboardInterrupt, so that open files are closed and half-written ones removed."""
     if signal.getsignal(signal.SIGINT) is _end:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, _interrupt)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Raise within the command; end the process after it, where nothing would catch the exception."""
+    outer = frame
+    while outer is not None:
+        if outer.f_code is _run.__code__:
+            signal.default_int_handler(number, frame)
+        outer = outer.f_back
+    _end_after_command()
+
+
+def _end_after_command() -> NoReturn:
+    os.write(2, b"Cancelled; the command had already ended\n")
+    os._exit(INTERRUPTED)
 
 
 def _end_process() -> None:

@@ -54,3 +54,16 @@ def test_an_interrupt_while_the_end_is_reported_shows_no_traceback() -> None:
     program = "import cli.main\ndef run():\n    raise KeyboardInterrupt\ncli.main._run = run\ncli.main.main()\n"
     ended = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, check=False)
     assert (ended.returncode, ended.stderr) == (130, b"Cancelled; the command had already ended\n")
+
+
+def test_an_interrupt_after_the_command_ends_the_process_without_a_traceback() -> None:
+    """Between the command and the end of Python nothing would catch an exception."""
+    program = "import signal, sys, cli.main\nsys.argv = ['keepstep', '--version']\n"
+    program += "try:\n    cli.main.main()\nexcept SystemExit:\n    signal.raise_signal(signal.SIGINT)\n"
+    ended = subprocess.run(
+        [sys.executable, "-P", "-c", program],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        check=False,
+    )
+    assert (ended.returncode, ended.stderr) == (130, b"Cancelled; the command had already ended\n")
