@@ -84,6 +84,9 @@ class WorkerChannel:
         if isinstance(fact, messages.Step):
             self.after_step(fact)
 
+    def take_correction_order(self) -> None:
+        """No self-correction."""
+
     def take_sample_order(self) -> None:
         """Nobody asks for samples."""
 

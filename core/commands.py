@@ -10,6 +10,7 @@ from msgspec import Struct
 from core.values import DetachedCheckpoint
 from events.kinds import Change
 from events.messages import AnyFact
+from events.self_correction import StopCause
 from events.settings import DiskSettings, JobSettings, MemorySettings, RetentionSettings
 from events.values import Failure, Priority
 
@@ -126,12 +127,35 @@ class ReportWorkerLost(Command, frozen=True, kw_only=True):
     """It was in an evaluation."""
     sampling: bool = False
     """It was generating samples."""
+    correcting: bool = False
+    """It was in a round of self-correction."""
 
 
 class RequestSamples(Command, frozen=True, kw_only=True):
     """Ask for samples at the next step; `alive`: a daemon process really runs."""
 
     alive: bool
+
+
+class RecordCorrectionFile(Command, frozen=True, kw_only=True):
+    """Record that the file of self-correction is in the queue; fields as in `self_correction_file_queued`."""
+
+    number: int
+    job: str
+    rows: int
+    references: int
+    replayed: int
+
+
+class StopSelfCorrection(Command, frozen=True, kw_only=True):
+    """Stop self-correction until a person resumes it."""
+
+    cause: StopCause
+    message: str
+
+
+class ResumeSelfCorrection(Command, frozen=True, kw_only=True):
+    """Resume self-correction after it stopped itself."""
 
 
 class HoldWork(Command, frozen=True, kw_only=True):
@@ -308,6 +332,9 @@ AnyCommand = (
     | StartAttempt
     | ReportWorkerLost
     | RequestSamples
+    | RecordCorrectionFile
+    | StopSelfCorrection
+    | ResumeSelfCorrection
     | HoldWork
     | QuarantineCheckpoint
     | PruneCheckpoints

@@ -47,9 +47,14 @@ IN_WORDS: dict[Phase, str] = {
     "step": "in a step",
     "evaluate": "in an evaluation",
     "sample": "while it generated samples",
+    "self_correct": "while it answered prompts for self-correction",
     "checkpoint": "while it wrote a checkpoint",
     "consolidate": "in a consolidation",
 }
+
+
+FORWARD: frozenset[Phase] = frozenset({"evaluate", "sample", "self_correct"})
+"""Phases that run the forward pass alone."""
 
 
 class Limits(Struct, frozen=True, kw_only=True):
@@ -113,7 +118,7 @@ def deadline_s(phase: Phase, gaps: Sequence[float], limits: Limits, failures: in
     usual = usual_s(gaps)
     if usual is None:
         return limits.most_s
-    least_s = limits.step_least_s if phase in {"step", "evaluate", "sample"} else limits.least_s
+    least_s = limits.step_least_s if phase in {"step", *FORWARD} else limits.least_s
     return min(limits.most_s, max(least_s, limits.times * usual) * longer)
 
 
@@ -186,6 +191,9 @@ def received(watched: Watched, fact: messages.AnyFact) -> Watched:
             | messages.Sampled()
             | messages.SamplesPutOff()
             | messages.SamplesFailed()
+            | messages.SelfCorrected()
+            | messages.SelfCorrectionPutOff()
+            | messages.SelfCorrectionFailed()
         ):
             return _progressed(watched, "step")
         case messages.Prepared():
@@ -217,11 +225,16 @@ def is_sampling(watched: Watched) -> bool:
     return watched.phase == "sample"
 
 
+def is_correcting(watched: Watched) -> bool:
+    """The same for rounds of self-correction."""
+    return watched.phase == "self_correct"
+
+
 def _known(watched: Watched, phase: Phase) -> tuple[float, ...]:
-    """The gaps that a phase is judged by. Evaluations and samples run the forward pass alone, a step the backward pass
+    """The gaps that a phase is judged by. Some phases run the forward pass alone, a step the backward pass
     too: while their gaps are unknown, those of steps will do."""
     gaps = watched.gaps.get(phase) or ()
-    if phase in {"evaluate", "sample"} and len(gaps) < GAPS_WANTED:
+    if phase in FORWARD and len(gaps) < GAPS_WANTED:
         return watched.gaps.get("step") or ()
     return gaps
 

@@ -14,6 +14,7 @@ from core.topics.consolidation import BeginConsolidation, messages_of_the_consol
 from core.topics.consolidation_request import next_work
 from core.topics.daemon import StopProcess
 from core.topics.disk import AwaitDiskSpace
+from core.topics.evaluation.self_correction import MakeCorrectionFile, correction_files
 from core.topics.head import RestoreCheckpoint, restores
 from core.topics.memory import ends_attempts
 from core.topics.outcomes import MoveRejected, moves_of_rejected
@@ -27,6 +28,7 @@ __all__ = [
     "BeginAttempt",
     "BeginConsolidation",
     "Effect",
+    "MakeCorrectionFile",
     "MoveRejected",
     "RestoreCheckpoint",
     "SendToWorker",
@@ -41,6 +43,7 @@ AnyEffect = (
     | SendToWorker
     | RestoreCheckpoint
     | MoveRejected
+    | MakeCorrectionFile
     | AwaitDiskSpace
     | WaitUntil
     | StopProcess
@@ -57,7 +60,7 @@ def next_effects(state: State, now: float) -> tuple[AnyEffect, ...]:
     if state.disk.full is not None:
         return (AwaitDiskSpace(wanted_bytes=state.disk.full.wanted_bytes),)
     if state.daemon.status == "idle" and state.memory.shortage is None:
-        return (*moves, *(restores(state) or next_work(state, now)))
+        return (*moves, *(restores(state) or correction_files(state) or next_work(state, now)))
     return moves
 
 

@@ -25,7 +25,7 @@ from core.topics import (
     step_recovery,
     training,
 )
-from core.topics.evaluation import samples, validation
+from core.topics.evaluation import samples, self_correction, validation
 from events.kinds import EVENT_TYPES, AnyEvent
 
 
@@ -41,6 +41,7 @@ TOPICS: tuple[Topic, ...] = (
     training,
     validation,
     samples,
+    self_correction,
     step_recovery,
     recovery,
     outcomes,

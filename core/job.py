@@ -28,9 +28,15 @@ class Evaluation(Struct, frozen=True, omit_defaults=True):
     sampled_step: int = -1
     """The step after which the job was last sampled; -1: never. For the same reason as `step`."""
 
+    correction_abandoned: bool = False
+    """The worker hung or died in a round of self-correction: the job has no more of them."""
+    corrected_step: int = -1
+    """The step after which the last round of self-correction was; -1: never. For the same reason as `step`."""
+
     def until(self, step: int) -> Evaluation:
         """Forget what was found after this step."""
-        return replace(self, step=min(self.step, step), sampled_step=min(self.sampled_step, step))
+        steps = {name: min(getattr(self, name), step) for name in ("step", "sampled_step", "corrected_step")}
+        return replace(self, **steps)
 
 
 FEW_STEPS = 20

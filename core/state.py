@@ -12,6 +12,7 @@ from core.topics.consolidation import Consolidation
 from core.topics.daemon import Daemon, Home
 from core.topics.disk import Disk
 from core.topics.evaluation.samples import Samples
+from core.topics.evaluation.self_correction import SelfCorrection
 from core.topics.head import Head
 from core.topics.memory import Memory
 from core.topics.outcomes import Outcomes
@@ -38,6 +39,7 @@ class State(Struct, frozen=True, kw_only=True, gc=False):  # no cycles: values r
     memory: Memory = Memory()
     config: Config = Config()
     samples: Samples = Samples()
+    self_correction: SelfCorrection = SelfCorrection()
 
     def job(self, job_id: str) -> Job | None:
         """A job that is in progress, waits, or has failed."""

@@ -11,7 +11,9 @@ works on, and puts that number into every report. So the daemon can drop a late 
                                     ◀──     loaded            or  checkpoint_bad
                                     ◀──     evaluated               (where there is a validation set)
                                     ◀──     sampled, samples_put_off, samples_failed
+                                    ◀──     self_corrected, self_correction_put_off, self_correction_failed
     sample (plan)                     ──▶   (at the next step boundary, or when [samples] changes)
+    self_correct (plan)               ──▶   (rounds of self-correction begin, change or end)
                                     ◀──     step, step, …
                                     ◀──     out_of_memory           (the step changed nothing)
     run_again (course)                ──▶   (the same step, in smaller parts)
@@ -34,11 +36,12 @@ from msgspec import Struct
 from events.course import Course
 from events.matching import Matcher
 from events.samples import SampleAnswer, SampleBudget, SampleFailure, SamplePlan
+from events.self_correction import AnsweredPrompt, CorrectionPlan, RoundFailure, SelfCorrectionSettings
 from events.settings import JobSettings, ModelSettings, Plan
 from events.trained import Trained
 from events.values import BackupId, CheckpointId, CheckpointReason, Failure, JobId, Number, Suspicion, VersionId
 
-Phase = Literal["load", "prepare", "step", "evaluate", "sample", "checkpoint", "consolidate"]
+Phase = Literal["load", "prepare", "step", "evaluate", "sample", "self_correct", "checkpoint", "consolidate"]
 
 
 class TrainedFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -156,6 +159,45 @@ class SamplesFailed(Fact, frozen=True, kw_only=True, tag="samples_failed"):
     seconds: float
 
 
+class SelfCorrected(Fact, frozen=True, kw_only=True, tag="self_corrected"):
+    """The model answered prompts of trained files; fields as in `self_correction_answered`."""
+
+    global_step: int
+    step: int
+    seed: int
+    settings: SelfCorrectionSettings
+    prompts: tuple[AnsweredPrompt, ...]
+    chat: bool
+    answers: int
+    right: int
+    distinct: float
+    mean_tokens: float
+    kl: float | None
+    tokens: int
+    seconds: float
+
+
+class SelfCorrectionPutOff(Fact, frozen=True, kw_only=True, tag="self_correction_put_off"):
+    """A round of self-correction was due, and would cost too much; fields as in the event."""
+
+    global_step: int
+    step: int
+    round_s: float
+    trained_s: float
+    cost_max: float
+    next_step: int | None
+
+
+class SelfCorrectionFailed(Fact, frozen=True, kw_only=True, tag="self_correction_failed"):
+    """A round of self-correction ended without answers, and training continues; fields as in the event."""
+
+    global_step: int
+    step: int
+    failure: RoundFailure
+    message: str
+    seconds: float
+
+
 class OutOfMemory(Fact, frozen=True, kw_only=True, tag="out_of_memory"):
     """A step did not fit into memory."""
 
@@ -244,6 +286,8 @@ class Failed(Fact, frozen=True, kw_only=True, tag="failed"):
     """It failed in an evaluation, on which no training depends."""
     sampling: bool = False
     """It failed while it generated samples, on which no training depends."""
+    correcting: bool = False
+    """It failed in a round of self-correction, on which no training depends."""
 
 
 AnyFact = (
@@ -257,6 +301,9 @@ AnyFact = (
     | Sampled
     | SamplesPutOff
     | SamplesFailed
+    | SelfCorrected
+    | SelfCorrectionPutOff
+    | SelfCorrectionFailed
     | OutOfMemory
     | BatchSuspect
     | CheckpointWritten
@@ -329,6 +376,8 @@ class Train(Order, frozen=True, kw_only=True, tag="train"):
     """None: no samples in this attempt."""
     sample_plan: SamplePlan | None = None
     """The daemon adds it from the config."""
+    correction: CorrectionPlan | None = None
+    """None: no self-correction in this attempt; the daemon adds the settings from the config."""
 
 
 class RunAgain(Order, frozen=True, kw_only=True, tag="run_again"):
@@ -342,6 +391,12 @@ class Sample(Order, frozen=True, kw_only=True, tag="sample"):
 
     plan: SamplePlan
     asked: bool = False
+
+
+class SelfCorrect(Order, frozen=True, kw_only=True, tag="self_correct"):
+    """Rounds of self-correction begin, change (`plan`) or end (None)."""
+
+    plan: CorrectionPlan | None = None
 
 
 class Yield(Order, frozen=True, kw_only=True, tag="yield"):
@@ -358,4 +413,4 @@ class Shutdown(Order, frozen=True, kw_only=True, tag="shutdown"):
     """Exit."""
 
 
-AnyOrder = Prepare | Train | RunAgain | Sample | Consolidate | Yield | Committed | Shutdown
+AnyOrder = Prepare | Train | RunAgain | Sample | SelfCorrect | Consolidate | Yield | Committed | Shutdown

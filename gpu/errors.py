@@ -106,6 +106,15 @@ class SamplingFailed(WorkerError):
         super().__init__(f"while samples were generated: {' '.join(str(cause).split()) or type(cause).__name__}")
 
 
+class CorrectionFailed(WorkerError):
+    """A round of self-correction failed in a way that this process does not survive. The training itself is not
+    affected. Data: `cause`."""
+
+    def __init__(self, cause: Exception) -> None:
+        self.cause = cause
+        super().__init__(f"in a round of self-correction: {' '.join(str(cause).split()) or type(cause).__name__}")
+
+
 class StorageFailed(WorkerError):
     """A directory could not be written. Data: `path`, `errno` (None if the system gave no number)."""
 

@@ -33,6 +33,7 @@ from gpu.model.build import TrainedModel, build
 from gpu.model.tokenizer import comparable_sha256, load_limits, load_tokenizer, tokenizer_files_to_save
 from gpu.runtime.arithmetic import Arithmetic, choose_arithmetic
 from gpu.runtime.determinism import enable_determinism
+from gpu.training.corrector import Corrector
 from gpu.training.gradient_checkpointing import decide_gradient_checkpointing
 from gpu.training.loop import Training
 from gpu.training.packing_check import refuse_unpackable
@@ -113,7 +114,7 @@ class Session:
         """Load the checkpoint if memory does not hold it, and train.
 
         Raises CheckpointBroken, CheckpointForeign, ModelUnusable, StorageFailed, TrainingDiverged, MicrobatchTooLarge,
-        EvaluationFailed, SamplingFailed; YieldRequested while the model is loaded.
+        EvaluationFailed, SamplingFailed, CorrectionFailed; YieldRequested while the model is loaded.
         """
         if self._prepared is None or self._prepared[0] != order.attempt:
             raise ValueError(f"attempt {order.attempt} was ordered to train before it was prepared")
@@ -146,6 +147,7 @@ class Session:
             evaluates=order.evaluates,
             evaluated_to=order.evaluated_to,
             sampler=self._sampler(order, prepared, model.trained, heartbeats),
+            corrector=self._corrector(order, prepared, model.trained, heartbeats),
         )
         failpoint("loaded")
         self._channel.send(
@@ -182,6 +184,24 @@ class Session:
             limits=lambda: load_limits(model, self._home),
             plan=order.sample_plan,
             budget=order.samples,
+            channel=self._channel,
+            heartbeats=heartbeats,
+        )
+
+    def _corrector(
+        self, order: Train, prepared: PreparedJob, trained: TrainedModel, heartbeats: Heartbeats
+    ) -> Corrector | None:
+        if not self._is_home:
+            return None
+        model = prepared.settings.model
+        return Corrector(
+            attempt=order.attempt,
+            home=self._home,
+            prepared=prepared,
+            trained=trained,
+            tokenizer=lambda: self._load_tokenizer(model).tokenizer,
+            limits=lambda: load_limits(model, self._home),
+            plan=order.correction,
             channel=self._channel,
             heartbeats=heartbeats,
         )

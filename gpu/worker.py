@@ -22,6 +22,7 @@ from events.values import Failure
 from gpu.errors import (
     CheckpointBroken,
     CheckpointForeign,
+    CorrectionFailed,
     DataChanged,
     EncoderLost,
     EvaluationFailed,
@@ -140,7 +141,8 @@ def run_order(order: Prepare | Train | Consolidate, session: Session, channel: S
         exit_process(1)
     except Exception as error:  # noqa: BLE001  # every failure is reported, with its traceback
         evaluating, sampling = isinstance(error, EvaluationFailed), isinstance(error, SamplingFailed)
-        cause = error.cause if isinstance(error, EvaluationFailed | SamplingFailed) else error
+        correcting = isinstance(error, CorrectionFailed)
+        cause = error.cause if isinstance(error, EvaluationFailed | SamplingFailed | CorrectionFailed) else error
         failure, is_usable = classify_failure(cause)
         logging.info("attempt %d ends: %s", order.attempt, failure)  # the daemon logs the traceback
         message = str(error) or type(error).__name__
@@ -152,6 +154,7 @@ def run_order(order: Prepare | Train | Consolidate, session: Session, channel: S
                 trace="".join(traceback.format_exc()),
                 evaluating=evaluating,
                 sampling=sampling,
+                correcting=correcting,
             )
         )
         if not is_usable:

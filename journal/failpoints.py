@@ -50,6 +50,13 @@ CONSOLIDATION = {
 """The failpoints of a consolidation. It also reaches those of every commit, from `file_written` to `renamed`: once in
 `backups/`, once in `versions/`."""
 
+SELF_CORRECTION = {
+    "corrected": "prompts are answered and judged for self-correction, and this is not reported",
+    "correction_staged": "the file of self-correction is written and synced, and not accepted",
+    "correction_accepted": "the file of self-correction is in the queue, and this is not journaled as its outcome",
+}
+"""The failpoints of self-correction: the first one in the worker, the others in the daemon."""
+
 DAEMON = {
     "arrival_moved": "a file was moved from the inbox into the home, and is not journaled",
     "arrival_copied": "a file was copied into the home by `keepstep add`, and is not journaled",
@@ -66,7 +73,7 @@ DAEMON = {
 """The failpoints of the daemon and the commands. In addition there is one after every event, `journaled_` and its kind:
 in the process that journals it, before it has any effect, and in a daemon that reads it from another process."""
 
-POINTS = WORKER | CONSOLIDATION | DAEMON
+POINTS = WORKER | CONSOLIDATION | SELF_CORRECTION | DAEMON
 
 _calls: Counter[str] = Counter()
 

@@ -44,6 +44,8 @@ PASSING = frozenset(
         MemoryLow,
         SamplesAbandoned,
         SamplesFailed,
+        kinds.SelfCorrectionAbandoned,
+        kinds.SelfCorrectionFailed,
     )
 )
 """Kinds of troubles that are over once a file is trained or a version is published. `keepstep failures` still shows
@@ -171,6 +173,12 @@ def _trouble(event: AnyEvent, before: State) -> str | None:
             return f"no samples after step {event.step}: {message}"
         case SamplesAbandoned(failure=failure):
             return f"the worker failed while it generated samples ({failure}); the job continues without them"
+        case kinds.SelfCorrectionFailed(message=message):
+            return f"no self-correction after step {event.step}: {message}"
+        case kinds.SelfCorrectionAbandoned(failure=failure):
+            return f"the worker failed in a round of self-correction ({failure}); the job continues without them"
+        case kinds.SelfCorrectionStopped(message=message):
+            return f"self-correction stopped: {message}"
         case kinds.JobRejected(name=name, message=message):
             return f"{name} was rejected: {message}"
         case kinds.AttemptFailed(failure="disk_full"):

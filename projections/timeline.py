@@ -206,6 +206,9 @@ class StepTimeline(Timeline):
             | SamplesGenerated
             | SamplesFailed
             | SamplesPutOff
+            | kinds.SelfCorrectionAnswered
+            | kinds.SelfCorrectionFailed
+            | kinds.SelfCorrectionPutOff
         )
         if isinstance(event, at_a_step):
             return event.global_step == self.step

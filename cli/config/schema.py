@@ -25,6 +25,7 @@ from cli.errors import UserError
 from cli.home.trust import open_to_all, refuse_owner, resolve_link
 from core.deadlines import Limits
 from events.samples import SamplesSettings
+from events.self_correction import SelfCorrectionSettings
 from events.settings import (
     ConsolidationSettings,
     DiskSettings,
@@ -80,6 +81,7 @@ class Config(Struct, frozen=True, kw_only=True):
     worker: WorkerSettings = WorkerSettings()
     inbox: InboxSettings = InboxSettings()
     samples: SamplesSettings = SamplesSettings()
+    self_correction: SelfCorrectionSettings = SelfCorrectionSettings()
     logs: LogSettings = LogSettings()
     hooks: HookSettings = HookSettings()
     report: ReportSettings = ReportSettings()

@@ -11,11 +11,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from cli.correction.queue_file import queue_file
 from cli.daemon.config_watch import ConfigWatch
 from cli.daemon.event_handler import EventHandler
 from cli.daemon.resource_monitor import ResourceMonitor
 from cli.daemon.schedule import check_resources
-from cli.daemon.worker.messages import with_sample_plan, with_trained_files
+from cli.daemon.worker.messages import with_round_plans, with_trained_files
 from cli.daemon.worker.supervisor import WorkerSupervisor
 from cli.home.backups import restore_backup
 from cli.home.event_store import EventStore
@@ -71,7 +72,7 @@ class EffectExecutor:
             case messages.Consolidate() if not self.supervisor.was_sent(messages.Consolidate, message.attempt):
                 message = with_trained_files(message, self.store.home, self.watch.config)
             case messages.Train() if not self.supervisor.was_sent(messages.Train, message.attempt):
-                message = with_sample_plan(message, self.store.home, self.watch.config)
+                message = with_round_plans(message, self.store.home, self.watch.config)
             case messages.Yield() if self.supervisor.worker is None:  # the attempt has no worker: nothing can be lost
                 self.handler.execute(messages.Yielded(attempt=message.attempt))
                 return CATCH_UP_EVERY_S
@@ -99,6 +100,11 @@ class EffectExecutor:
     def move_rejected(self, effect: effects.MoveRejected) -> float:
         """Move a rejected file into `rejected/`."""
         self.handler.handle(finish_rejection(self.store, effect.job))
+        return AT_ONCE_S
+
+    def make_correction_file(self, effect: effects.MakeCorrectionFile) -> float:
+        """Write a file of self-correction and queue it."""
+        self.handler.handle(queue_file(self.store, effect.file))
         return AT_ONCE_S
 
     def wait_until(self, effect: effects.WaitUntil) -> float:
@@ -134,6 +140,7 @@ METHODS: Mapping[type, Callable[[EffectExecutor, Any], float]] = {
     effects.BeginConsolidation: EffectExecutor.begin_consolidation,
     effects.RestoreCheckpoint: EffectExecutor.restore_checkpoint,
     effects.MoveRejected: EffectExecutor.move_rejected,
+    effects.MakeCorrectionFile: EffectExecutor.make_correction_file,
     effects.AwaitDiskSpace: EffectExecutor.await_disk_space,
     effects.WaitUntil: EffectExecutor.wait_until,
     effects.StopProcess: EffectExecutor.stop_process,

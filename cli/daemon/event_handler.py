@@ -9,7 +9,7 @@ from cli.daemon.config_watch import ConfigWatch
 from cli.daemon.deferred_deletes import DeferredDeletes
 from cli.daemon.resource_monitor import ResourceMonitor
 from cli.daemon.sweep import deleted_directories, sweep
-from cli.daemon.worker.messages import answer_to, sample_order
+from cli.daemon.worker.messages import answer_to, correction_order, sample_order
 from cli.daemon.worker.supervisor import WorkerSupervisor
 from cli.home.event_store import EventStore
 from cli.output.console import Console
@@ -51,6 +51,8 @@ class EventHandler:
         order = sample_order(event, self.store.state, self.store.home, self.watch.config)
         if order is not None:
             self.supervisor.send(order)
+        if (change := correction_order(event, self.store.state, self.watch.config)) is not None:
+            self.supervisor.send(change)
         if isinstance(event, kinds.JobFailed):
             self.failed_jobs.append(event.job)
         if isinstance(event, kinds.CheckpointCommitted):

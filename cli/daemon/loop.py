@@ -45,6 +45,7 @@ from cli.output.event_lines import held_jobs_text
 from cli.output.run_screen import RunScreen
 from cli.report.processes import Reporters
 from core import commands
+from core.topics.evaluation.self_correction import correction_files
 from events import messages
 from journal.errors import NoSpace
 from projections.trouble import TERMINAL_CLOSED
@@ -205,6 +206,7 @@ class Daemon:
             or len(state.outcomes.rejections)
             or state.consolidation.request is not None
             or state.head.pending_restore is not None
+            or correction_files(state)
         )
         return state.daemon.status == "paused" or (state.daemon.status == "idle" and not pending)
 

@@ -104,6 +104,8 @@ def _level(event: AnyEvent) -> int:
             return logging.ERROR
         case SamplesAbandoned() | SamplesFailed():
             return logging.WARNING
+        case kinds.SelfCorrectionFailed() | kinds.SelfCorrectionAbandoned() | kinds.SelfCorrectionStopped():
+            return logging.WARNING
         case MicrobatchSplit() | BatchSkipped() | EvaluationAbandoned() | EvaluationDone(concern=str()):
             return logging.WARNING
         case kinds.DivergenceDetected() | kinds.AttemptInterrupted() | kinds.JobRejected() | kinds.JournalRepaired():

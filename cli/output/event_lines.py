@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from cli.output.correction_lines import correction_text
 from cli.output.few_steps import few_steps_warning
 from cli.output.identical import duplicate_text
 from cli.output.terminal import number
@@ -62,6 +63,7 @@ def event_text(event: AnyEvent, state: State, job: Job | None) -> str | None:
         or _failure_text(event, job)
         or _machine_text(event, job)
         or _version_text(event)
+        or correction_text(event)
     )
 
 

@@ -18,7 +18,7 @@ from core.failures import EXPLANATIONS
 from core.job import Evaluation, Job
 from core.tables import DecideTable, Events, EvolveTable
 from core.topics import config, disk, recovery
-from core.topics.evaluation import samples, validation
+from core.topics.evaluation import samples, self_correction, validation
 from core.transitions import RUNNING
 from events import kinds, messages
 from events.course import Course
@@ -184,7 +184,8 @@ def _start_attempt(state: State, command: commands.StartAttempt, _now: float) ->
         raise Refused(f"no attempt starts while the disk is full: {state.disk.full.message}")
     if state.memory.shortage is not None:
         raise Refused("no attempt starts while memory is short")
-    settings = with_sources(command.settings, state.outcomes.trained, job.id)
+    by_people = tuple(each for each in state.outcomes.trained if each not in state.self_correction.own)
+    settings = with_sources(command.settings, by_people, job.id)
     if job.begun and job.settings is not None:
         settings = with_base_of(job.settings, settings.model)
     unpublished = state.head.checkpoint is not None
@@ -207,8 +208,9 @@ def _worker_failed(state: State, report: messages.Failed | commands.ReportWorker
         return []
     cause = (report.attempt, report.failure, report.message)
     abandoned = validation.abandoned(job, *cause) if report.evaluating else ()
-    if report.sampling and (abandoned := samples.abandoned(job, *cause)):
-        job = replace(job, failures=min(job.failures, ATTEMPTS_WITHOUT_PROGRESS - 2))  # samples never fail a job
+    answering = samples.abandoned if report.sampling else self_correction.abandoned if report.correcting else None
+    if answering is not None and (abandoned := answering(job, *cause)):
+        job = replace(job, failures=min(job.failures, ATTEMPTS_WITHOUT_PROGRESS - 2))  # answers never fail a job
     return [*abandoned, *fail(state, job, report.failure, report.message, now)]
 
 

@@ -177,7 +177,12 @@ def _job_retried(state: State, event: kinds.JobRetried) -> State:
     if job is None:
         raise illegal(event, "not failed", f"job {event.job[:12]}")
     # Steps that run again may start from other weights now.
-    evaluation = replace(job.evaluation.until(job.committed_step - 1), abandoned=False, samples_abandoned=False)
+    evaluation = replace(
+        job.evaluation.until(job.committed_step - 1),
+        abandoned=False,
+        samples_abandoned=False,
+        correction_abandoned=False,
+    )
     again = replace(job, status=status_after(job, event), failures=0, strikes=0, evaluation=evaluation)
     outcomes = replace(state.outcomes, failed=state.outcomes.failed.remove(job.id))
     return replace(state, outcomes=outcomes, queue=state.queue.push(again))

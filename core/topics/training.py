@@ -14,7 +14,7 @@ from core.job import Evaluation, Job
 from core.tables import DecideTable, Events, EvolveTable
 from core.topics import attempts, recovery, retention
 from core.topics.attempts import Attempts, Progress
-from core.topics.evaluation import samples, validation
+from core.topics.evaluation import samples, self_correction, validation
 from core.values import Checkpoint
 from events import kinds, messages
 from events.course import Course
@@ -270,5 +270,6 @@ def messages_of_the_attempt(state: State) -> tuple[SendToWorker, ...]:
         evaluated_to=job.evaluation.step,
         environment=job.environment,
         samples=samples.budget(state, job),
+        correction=self_correction.correction_plan(state, job),
     )
     return (SendToWorker(message=train),)

@@ -93,6 +93,16 @@ from events.kinds.samples import (
     SamplesPutOff,
     SamplesRequested,
 )
+from events.kinds.self_correction import (
+    SelfCorrectionAbandoned,
+    SelfCorrectionAnswered,
+    SelfCorrectionFailed,
+    SelfCorrectionFileQueued,
+    SelfCorrectionFileStarted,
+    SelfCorrectionPutOff,
+    SelfCorrectionResumed,
+    SelfCorrectionStopped,
+)
 from events.kinds.training import (
     CheckpointCommitted,
     JobPrepared,
@@ -164,6 +174,14 @@ __all__ = [
     "SamplesGenerated",
     "SamplesPutOff",
     "SamplesRequested",
+    "SelfCorrectionAbandoned",
+    "SelfCorrectionAnswered",
+    "SelfCorrectionFailed",
+    "SelfCorrectionFileQueued",
+    "SelfCorrectionFileStarted",
+    "SelfCorrectionPutOff",
+    "SelfCorrectionResumed",
+    "SelfCorrectionStopped",
     "StepReached",
     "StopRequested",
     "StorageExhausted",
@@ -215,6 +233,14 @@ AnyEvent = (
     | SamplesPutOff
     | SamplesFailed
     | SamplesAbandoned
+    | SelfCorrectionAnswered
+    | SelfCorrectionPutOff
+    | SelfCorrectionFailed
+    | SelfCorrectionAbandoned
+    | SelfCorrectionFileStarted
+    | SelfCorrectionFileQueued
+    | SelfCorrectionStopped
+    | SelfCorrectionResumed
     | MicrobatchSplit
     | BatchSkipped
     | DivergenceDetected

@@ -26,6 +26,7 @@ from events.messages import (
     Prepare,
     RunAgain,
     Sample,
+    SelfCorrect,
     Shutdown,
     Train,
     Yield,
@@ -59,6 +60,9 @@ class WorkerChannel(Protocol):
 
     def take_sample_order(self) -> Sample | None:
         """The newest order about samples since the last call; None: there is none."""
+
+    def take_correction_order(self) -> SelfCorrect | None:
+        """The newest order about self-correction since the last call; None: there is none."""
 
     def request_course(self, fact: OutOfMemory) -> Course:
         """Report that a step did not fit into memory. Return the course to run it again with, once that is
@@ -98,7 +102,8 @@ class SocketChannel:
         self._courses: queue.SimpleQueue[Course] = queue.SimpleQueue()
         self._yield = threading.Event()
         self._sample_order: Sample | None = None
-        self._sample_lock = threading.Lock()
+        self._correction_order: SelfCorrect | None = None
+        self._order_lock = threading.Lock()
         self._committed: CheckpointId | None = None
         self._commit = threading.Condition()
         threading.Thread(target=self._read, name="orders", daemon=True).start()
@@ -128,8 +133,13 @@ class SocketChannel:
             self._commit.wait_for(lambda: self.is_committed(checkpoint))
 
     def take_sample_order(self) -> Sample | None:
-        with self._sample_lock:
+        with self._order_lock:
             order, self._sample_order = self._sample_order, None
+            return order
+
+    def take_correction_order(self) -> SelfCorrect | None:
+        with self._order_lock:
+            order, self._correction_order = self._correction_order, None
             return order
 
     def request_course(self, fact: OutOfMemory) -> Course:
@@ -150,10 +160,13 @@ class SocketChannel:
             case RunAgain():
                 self._courses.put(order.course)
             case Sample():
-                with self._sample_lock:
+                with self._order_lock:
                     before = self._sample_order
                     asked = order.asked or (before is not None and before.asked)
                     self._sample_order = replace(order, asked=asked)
+            case SelfCorrect():
+                with self._order_lock:
+                    self._correction_order = order
             case Yield():
                 # The work in progress sees the flag and stops; then the order is answered like any other.
                 self._yield.set()

@@ -17,6 +17,7 @@ FAULTS = {
     "update": "memory runs out in the optimizer, after it has changed the weights",
     "evaluation": "memory runs out in an evaluation",
     "samples": "memory runs out while samples are generated",
+    "self_correction": "memory runs out while prompts are answered for self-correction",
     "nan_evaluation": "the loss of an evaluation is not a number",
     "nan": "the loss is not a number",
     "nan_gradient": "a gradient is not a number, though the loss is",

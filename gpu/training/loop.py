@@ -1,4 +1,4 @@
-"""The training loop: evaluate, sample, step, log, save.
+"""The training loop: evaluate, sample, answer, step, log, save.
 
 `Training` holds everything that a resume needs: the prepared job, model and optimizer, the position, and the log. All
 else (batch, learning rate, random numbers) follows from the number of the step.
@@ -25,6 +25,7 @@ from gpu.artifacts.manifest import Cursor, Lineage
 from gpu.data.plan.batches import Batch, MicroBatch
 from gpu.data.plan.prepare import PreparedJob
 from gpu.errors import (
+    CorrectionFailed,
     EvaluationFailed,
     MicrobatchTooLarge,
     ModelUnusable,
@@ -39,6 +40,7 @@ from gpu.ipc.worker_channel import Heartbeats, WorkerChannel
 from gpu.model.build import TrainedModel
 from gpu.runtime.determinism import seed_generators
 from gpu.runtime.faults import inject_out_of_memory, is_injected
+from gpu.training.corrector import Corrector
 from gpu.training.evaluate import evaluate, is_due, steps_since
 from gpu.training.learning_rate import learning_rate
 from gpu.training.loss import summed_loss
@@ -77,16 +79,18 @@ class Training:
     """The step of this job after which it was last evaluated; -1: never."""
     sampler: Sampler | None = None
     """None: no samples are taken."""
+    corrector: Corrector | None = None
+    """None: no self-correction."""
 
     def run(self, channel: WorkerChannel, saver: Saver, heartbeats: Heartbeats) -> None:
         """Train to the end, or to the step boundary at which the daemon asks to yield.
 
         Every reported step is committed when this returns. Raises StorageFailed, TrainingDiverged, MicrobatchTooLarge,
-        EvaluationFailed, SamplingFailed.
+        EvaluationFailed, SamplingFailed, CorrectionFailed.
         """
         try:
             self._train(channel, saver, heartbeats)
-        except (TrainingDiverged, MicrobatchTooLarge, EvaluationFailed, SamplingFailed):
+        except (TrainingDiverged, MicrobatchTooLarge, EvaluationFailed, SamplingFailed, CorrectionFailed):
             saver.finish()  # the checkpoint in flight was copied before the failure
             raise
 
@@ -107,6 +111,10 @@ class Training:
             # Sample.
             if self.sampler is not None:
                 self.sampler.visit(self.step, self.global_step)
+
+            # Answer for self-correction.
+            if self.corrector is not None:
+                self.corrector.visit(self.step, self.global_step)
             if self.step == self.until or channel.yield_requested():
                 break
 
@@ -123,8 +131,9 @@ class Training:
             self._log(report)
             failpoint("step")
             channel.send(report)
-            if self.sampler is not None:
-                self.sampler.add_training(report.seconds)
+            for rounds in (self.sampler, self.corrector):
+                if rounds is not None:
+                    rounds.add_training(report.seconds)
 
             # Save.
             if self.step < self.until and (reason := saver.due(self.step - self.saved_step)):

@@ -51,6 +51,9 @@ class RecordingChannel:
     def take_sample_order(self) -> None:
         """Nobody reads samples of a rerun."""
 
+    def take_correction_order(self) -> None:
+        """A rerun has no self-correction."""
+
     def yield_requested(self) -> bool:
         """Return False: nobody asks a rerun to yield."""
         return False

@@ -3,8 +3,7 @@
 Samples change nothing: no gradient is kept, the modes are restored, and each micro-batch of training seeds the random
 generators itself. So a run with samples and a run without them end with the same bits.
 
-A round is taken only if it costs at most `cost_max` of the training since the last one. Until a round was measured, its
-cost is estimated from its first tokens; a round that would cost too much stops there and is put off.
+A round is taken only if it costs at most `cost_max` of the training since the last one (`gpu.training.spacing`).
 """
 
 from __future__ import annotations
@@ -51,26 +50,12 @@ from gpu.model.build import TrainedModel
 from gpu.model.limits import ModelLimits
 from gpu.runtime.driver import is_driver_error
 from gpu.runtime.faults import inject_out_of_memory
-
-PROBE_STEPS = 8
-"""Tokens of each answer after which the cost of a round is estimated: few, and more than the first ones, which are
-slow."""
-
-SAID_AGAIN = 2.0
-"""A put-off round is reported again once the cost has changed by this factor."""
+from gpu.training.spacing import Spacing, TooExpensive
 
 NO_ROWS = (
     "there are no held-out rows to ask: set [data] validation or holdout (and [evaluation] rows), or name a file of "
     "prompts: `keepstep config set samples.prompts=FILE`"
 )
-
-
-class _TooExpensive(Exception):
-    """The round would cost too much. Data: `round_s`, the estimated seconds of the whole."""
-
-    def __init__(self, round_s: float) -> None:
-        super().__init__()
-        self.round_s = round_s
 
 
 class _Tools(NamedTuple):
@@ -99,13 +84,7 @@ class Sampler:
     def __post_init__(self) -> None:
         self._asked = self.budget.asked
         self._sampled_to = self.budget.sampled_to
-        self._trained_s, self._round_s = self.budget.trained_s, self.budget.round_s
-        self._wasted_s = 0.0
-        """Seconds of rounds that were put off after they began, since the last complete one."""
-        self._own_s, self._own_steps = 0.0, 0
-        """The training of this attempt."""
-        self._said_s: float | None = None
-        """The cost of a round when a put-off was last reported."""
+        self._spacing = Spacing(self.budget.trained_s, self.budget.round_s)
         self._problem = ""
         """Why the last round failed."""
         self._made: _Tools | None = None
@@ -113,9 +92,7 @@ class Sampler:
 
     def add_training(self, seconds: float) -> None:
         """Count the seconds of a step."""
-        self._trained_s += seconds
-        self._own_s += seconds
-        self._own_steps += 1
+        self._spacing.add_training(seconds)
 
     def visit(self, step: int, global_step: int) -> None:
         """Take samples if they are due at this step boundary. An error ends the round, not the training.
@@ -129,20 +106,16 @@ class Sampler:
             ):
                 self._questions = None
             if order.plan != self.plan:
-                self._round_s = self._said_s = None  # another round has another cost
+                self._spacing.forget_cost()
             self.plan, self._asked = order.plan, self._asked or order.asked
         if not self._is_due(step):
             return
-        spare_s = self._spare_s()
-        if not self._asked and self._round_s is not None and self._round_s > spare_s:
+        spare_s, round_s = self._spacing.spare_s(self.plan.settings.cost_max), self._spacing.round_s
+        if not self._asked and round_s is not None and round_s > spare_s:
             self._put_off(step, global_step)
             return
         with suppress(YieldRequested):  # the next attempt samples here
             self._take(step, global_step, math.inf if self._asked else spare_s)
-
-    def _spare_s(self) -> float:
-        """Return the seconds that a round may take now."""
-        return self.plan.settings.cost_max * self._trained_s - self._wasted_s
 
     def _is_due(self, step: int) -> bool:
         prompts = self.plan.settings.prompts
@@ -170,9 +143,8 @@ class Sampler:
                 return
         except YieldRequested:
             raise
-        except _TooExpensive as found:
-            self._round_s = max(found.round_s, spare_s)
-            self._wasted_s += time.perf_counter() - began
+        except TooExpensive as found:
+            self._spacing.stopped_early(found, began, spare_s)
         except (QuestionsUnusable, OSError) as error:
             problem = f"{self._name_of_prompts()} cannot be used: {error}"
         except Exception as error:
@@ -217,11 +189,7 @@ class Sampler:
             self.heartbeats.beat("sample", done, total)
             if self.channel.yield_requested():
                 raise YieldRequested("the next attempt samples again")
-            elapsed = time.perf_counter() - began
-            whole_s = elapsed * total / done
-            is_probed = done == PROBE_STEPS and self._round_s is None
-            if elapsed > spare_s or (is_probed and whole_s > spare_s):
-                raise _TooExpensive(whole_s)
+            self._spacing.check(began, done, total, spare_s)
 
         with answering(self.trained.model):
             replies = answer_all(
@@ -256,43 +224,32 @@ class Sampler:
                 seconds=seconds,
             )
         )
-        self._round_s = seconds
-        self._end_round(step)
+        self._end_round(step, seconds)
 
-    def _end_round(self, step: int) -> None:
+    def _end_round(self, step: int, seconds: float | None = None) -> None:
         self._sampled_to, self._asked = max(step, self._sampled_to), False
-        self._trained_s = self._wasted_s = 0.0
+        self._spacing.end_round(seconds)
 
     def _put_off(self, step: int, global_step: int) -> None:
         """Report, once for each cost, that samples are put off."""
-        round_s = self._round_s
+        spacing, settings = self._spacing, self.plan.settings
+        round_s = spacing.round_s
         assert round_s is not None  # else nothing says that it costs too much
         self._sampled_to = max(step, self._sampled_to)
-        said, self._said_s = self._said_s, self._said_s or round_s
-        if said is not None and 1 / SAID_AGAIN < round_s / said < SAID_AGAIN:
+        if not spacing.is_news(round_s):
             return
-        self._said_s = round_s
+        total = self.prepared.batches.steps_total
         self.channel.send(
             SamplesPutOff(
                 attempt=self.attempt,
                 global_step=global_step,
                 step=step,
                 round_s=round_s,
-                trained_s=self._trained_s,
-                cost_max=self.plan.settings.cost_max,
-                next_step=self._affordable_step(step, round_s),
+                trained_s=spacing.trained_s,
+                cost_max=settings.cost_max,
+                next_step=spacing.affordable_step(step, settings.every_steps, total, settings.cost_max),
             )
         )
-
-    def _affordable_step(self, step: int, round_s: float) -> int | None:
-        """Return the next step at which a round is due and costs little enough, if steps take as long as before; None:
-        the job ends before."""
-        every = self.plan.settings.every_steps
-        wanted_s = (round_s + self._wasted_s) / self.plan.settings.cost_max - self._trained_s
-        step_s = self._own_s / self._own_steps if self._own_steps else 0.0
-        steps = math.ceil(wanted_s / step_s) if step_s > 0 else every
-        total, wanted = self.prepared.batches.steps_total, step + max(1, steps)
-        return min(-(-wanted // every) * every, total) if wanted <= total else None
 
     # -- questions ------------------------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from core.values import DetachedCheckpoint
 from events import kinds, messages
 from events.codec import kind_of
 from events.kinds import EVENT_TYPES, AnyEvent
+from events.self_correction import SelfCorrectionSettings
 from tests.core.simulated_worker import plan
 from tests.core.world import World, job_id, seen, settings
 
@@ -81,6 +82,32 @@ def event(kind: str, state: State) -> AnyEvent:
             **about, **at, asked=False, failure="code", message="m", seconds=0.1
         ),
         "samples_abandoned": lambda: kinds.SamplesAbandoned(**about, failure="hang", message="m"),
+        "self_correction_answered": lambda: kinds.SelfCorrectionAnswered(
+            **about,
+            **at,
+            round=1,
+            base=None,
+            checkpoint=None,
+            seed=1,
+            settings=SelfCorrectionSettings(),
+            prompts=(),
+            chat=True,
+            rows=0,
+            answers=1,
+            right=0,
+            distinct=0.5,
+            mean_tokens=1.0,
+            kl=None,
+            tokens=1,
+            seconds=0.1,
+        ),
+        "self_correction_put_off": lambda: kinds.SelfCorrectionPutOff(
+            **about, **at, round_s=1.0, trained_s=1.0, cost_max=0.1, next_step=None
+        ),
+        "self_correction_failed": lambda: kinds.SelfCorrectionFailed(
+            **about, **at, failure="code", message="m", seconds=0.1
+        ),
+        "self_correction_abandoned": lambda: kinds.SelfCorrectionAbandoned(**about, failure="hang", message="m"),
         "microbatch_split": lambda: kinds.MicrobatchSplit(
             **about, global_step=at["global_step"] + 1, step=at["step"] + 1, parts=2, steps=64, message="m"
         ),

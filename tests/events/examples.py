@@ -8,6 +8,7 @@ from events import kinds, messages
 from events.course import Course, Split
 from events.kinds import AnyEvent
 from events.samples import SampleAnswer, SampleBudget, SamplePlan, SamplesSettings
+from events.self_correction import AnsweredPrompt, CorrectionPlan, OwnAnswer, SelfCorrectionSettings
 from events.settings import (
     CheckpointSettings,
     DataSettings,
@@ -47,6 +48,29 @@ SAMPLED: dict[str, Any] = {
     "seed": 42,
     "tokens": 9,
     "seconds": 0.25,
+}
+
+CORRECTED: dict[str, Any] = {
+    "global_step": 12,
+    "step": 6,
+    "seed": 4711,
+    "settings": SelfCorrectionSettings(kind="reflect", match="regex", pattern="=(.*)"),
+    "prompts": (
+        AnsweredPrompt(
+            job="cd" * 32,
+            line=3,
+            answers=(OwnAnswer(text="=7", right=False, times=2), OwnAnswer(text="=9", right=True)),
+            left_out=1,
+        ),
+    ),
+    "answers": 4,
+    "right": 1,
+    "distinct": 0.75,
+    "mean_tokens": 2.5,
+    "kl": 0.125,
+    "tokens": 10,
+    "seconds": 1.5,
+    "chat": True,
 }
 
 PLAN = Plan(
@@ -199,6 +223,49 @@ EVENTS: tuple[AnyEvent, ...] = (
         seconds=0.5,
     ),
     kinds.SamplesAbandoned(job=JOB, attempt=3, failure="hang", message="no progress for 600 s"),
+    kinds.SelfCorrectionAnswered(
+        job=JOB,
+        attempt=3,
+        round=4,
+        base="v001",
+        checkpoint=PARENT,
+        rows=3,
+        **CORRECTED,
+    ),
+    kinds.SelfCorrectionPutOff(
+        job=JOB,
+        attempt=3,
+        global_step=12,
+        step=6,
+        round_s=8.5,
+        trained_s=20.0,
+        cost_max=0.1,
+        next_step=None,
+    ),
+    kinds.SelfCorrectionFailed(
+        job=JOB,
+        attempt=3,
+        global_step=12,
+        step=6,
+        failure="verifier",
+        message="[self_correction] command judged no answer: it ended with exit code 3",
+        seconds=0.5,
+    ),
+    kinds.SelfCorrectionAbandoned(job=JOB, attempt=3, failure="hang", message="no progress for 600 s"),
+    kinds.SelfCorrectionFileStarted(
+        number=1,
+        name="self-correction-0001.jsonl",
+        first_round=1,
+        last_round=4,
+        base="v001",
+        settings=CORRECTED["settings"],
+        replay=("cd" * 32,),
+    ),
+    kinds.SelfCorrectionFileQueued(
+        number=1, job="ef" * 32, name="self-correction-0001.jsonl", rows=200, references=100, replayed=100
+    ),
+    kinds.SelfCorrectionStopped(cause="pass_rate", message="20% of its answers were right, after 60% before"),
+    kinds.SelfCorrectionResumed(),
     kinds.MicrobatchSplit(job=JOB, attempt=3, global_step=13, step=7, parts=4, steps=128, message="2 GiB are missing"),
     kinds.BatchSkipped(
         job=JOB,
@@ -338,6 +405,11 @@ FACTS: tuple[messages.AnyFact, ...] = (
     messages.SamplesFailed(
         attempt=3, global_step=12, step=6, asked=False, failure="prompts", message="no row", seconds=0.5
     ),
+    messages.SelfCorrected(attempt=3, **CORRECTED),
+    messages.SelfCorrectionPutOff(
+        attempt=3, global_step=12, step=6, round_s=8.5, trained_s=20.0, cost_max=0.1, next_step=400
+    ),
+    messages.SelfCorrectionFailed(attempt=3, global_step=12, step=6, failure="prompts", message="no row", seconds=0.5),
     messages.OutOfMemory(
         attempt=3, global_step=13, step=7, sequences=4, during="gradients", message="2 GiB are missing"
     ),
@@ -376,6 +448,13 @@ ORDERS: tuple[messages.AnyOrder, ...] = (
         samples=SampleBudget(sampled_to=4, trained_s=12.5, round_s=0.25, asked=True),
         sample_plan=SamplePlan(settings=SamplesSettings(prompts="p.jsonl"), prompts_sha256=JOB),
     ),
+    messages.SelfCorrect(
+        attempt=3,
+        plan=CorrectionPlan(
+            settings=SelfCorrectionSettings(match="command", command="./check.py"), sources=("cd" * 32,), round_s=0.5
+        ),
+    ),
+    messages.SelfCorrect(attempt=3),
     messages.Sample(attempt=3, plan=SamplePlan(settings=SamplesSettings(), problem="it is gone"), asked=True),
     messages.RunAgain(attempt=3, course=Course(splits=(Split(step=7, parts=4, steps=128),), skipped=(2, 5))),
     messages.Consolidate(

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from core.topics.step_recovery import next_split
 from events.course import Course
-from events.messages import AnyFact, CheckpointWritten, OutOfMemory, Prepare, Prepared, Sample, Step, Train
+from events.messages import AnyFact, CheckpointWritten, OutOfMemory, Prepare, Prepared, Sample, SelfCorrect, Step, Train
 from events.samples import SampleBudget, SamplePlan
 from events.settings import (
     CheckpointSettings,
@@ -93,6 +93,7 @@ class FakeChannel:
         self.yield_after = yield_after
         self.sample_orders: list[Sample] = []
         """Orders about samples that the worker takes one by one."""
+        self.correction_order: SelfCorrect | None = None
         self.committed = threading.Event()
         self._last: str | None = None
         if commits:
@@ -102,6 +103,10 @@ class FakeChannel:
         self.facts.append(fact)
         if isinstance(fact, CheckpointWritten):
             self._last = fact.checkpoint
+
+    def take_correction_order(self) -> SelfCorrect | None:
+        order, self.correction_order = self.correction_order, None
+        return order
 
     def take_sample_order(self) -> Sample | None:
         return self.sample_orders.pop(0) if self.sample_orders else None

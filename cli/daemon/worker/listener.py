@@ -19,6 +19,17 @@ from events import messages
 from events.values import Failure
 from gpu.errors import ProtocolViolation
 
+ROUNDS = (
+    messages.Evaluated
+    | messages.Sampled
+    | messages.SamplesPutOff
+    | messages.SamplesFailed
+    | messages.SelfCorrected
+    | messages.SelfCorrectionPutOff
+    | messages.SelfCorrectionFailed
+)
+"""Facts that end a phase in which nothing is trained."""
+
 
 @dataclass
 class WorkerListener:
@@ -44,9 +55,7 @@ class WorkerListener:
             self.supervisor.observe(fact)
             if isinstance(fact, messages.Heartbeat):
                 self.store.received = fact
-            elif isinstance(
-                fact, messages.Evaluated | messages.Sampled | messages.SamplesPutOff | messages.SamplesFailed
-            ):
+            elif isinstance(fact, ROUNDS):
                 self.store.received = None
             if isinstance(fact, Written) and (problem := problem_of(fact, self.store.state, self.store.home)):
                 self._lose("storage", problem)
@@ -82,8 +91,14 @@ class WorkerListener:
             return
         evaluating = self.supervisor.is_evaluating if phase is None else phase == "evaluate"
         sampling = self.supervisor.is_sampling if phase is None else phase == "sample"
+        correcting = self.supervisor.is_correcting if phase is None else phase == "self_correct"
         self.handler.execute(
             commands.ReportWorkerLost(
-                attempt=attempt, failure=failure, message=message, evaluating=evaluating, sampling=sampling
+                attempt=attempt,
+                failure=failure,
+                message=message,
+                evaluating=evaluating,
+                sampling=sampling,
+                correcting=correcting,
             )
         )

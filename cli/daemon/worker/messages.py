@@ -11,6 +11,7 @@ from cli.config.schema import Config
 from cli.home.paths import Home
 from cli.home.snapshot_reader import read_records
 from core.state import State
+from core.topics.evaluation.self_correction import correction_plan
 from events import kinds, messages
 from events.kinds import AnyEvent, MicrobatchSplit
 from gpu.artifacts.artifact import Artifact, CheckpointDirectory, find_problem
@@ -18,6 +19,14 @@ from gpu.artifacts.backup import BackupDirectory
 from gpu.artifacts.version_manifest import VersionDirectory
 from journal.failpoints import failpoint
 from projections.lineage import trained_files
+
+CORRECTION_CHANGES = (
+    kinds.SelfCorrectionFileStarted,
+    kinds.SelfCorrectionFileQueued,
+    kinds.SelfCorrectionStopped,
+    kinds.SelfCorrectionResumed,
+)
+"""Events after which rounds of self-correction may begin, or must end."""
 
 Written = messages.CheckpointWritten | messages.BackedUp | messages.VersionWritten
 """Facts that name a directory. The directory counts once the fact is journaled."""
@@ -34,9 +43,29 @@ def answer_to(event: AnyEvent, state: State) -> messages.Committed | messages.Ru
             return None
 
 
-def with_sample_plan(message: messages.Train, home: Home, config: Config) -> messages.Train:
-    """Add what keepstep.toml says about samples. Raises OSError."""
+def with_round_plans(message: messages.Train, home: Home, config: Config) -> messages.Train:
+    """Add what keepstep.toml says about samples and self-correction. Raises OSError."""
+    if message.correction is not None:
+        message = replace(message, correction=replace(message.correction, settings=config.self_correction))
     return message if message.samples is None else replace(message, sample_plan=sample_plan(home, config.samples))
+
+
+def correction_order(event: AnyEvent, state: State, config: Config) -> messages.SelfCorrect | None:
+    """The message to a worker that trains, after its rounds of self-correction may begin, change, or must end.
+
+    `state`: after the event. A worker that does not train yet gets the plan with its order to train.
+    """
+    job, attempt = state.training.current, state.attempts.current
+    if attempt is None or job is None or job.status != "training":
+        return None
+    changed = isinstance(event, kinds.ConfigChanged) and any(
+        each.key.startswith("self_correction.") for each in event.changes
+    )
+    if not changed and not isinstance(event, CORRECTION_CHANGES):
+        return None
+    plan = correction_plan(state, job)
+    plan = plan if plan is None else replace(plan, settings=config.self_correction)
+    return messages.SelfCorrect(attempt=attempt, plan=plan)
 
 
 def sample_order(event: AnyEvent, state: State, home: Home, config: Config) -> messages.Sample | None:

@@ -61,6 +61,11 @@ class WorkerSupervisor:
         """The same for samples."""
         return deadlines.is_sampling(self._watched)
 
+    @property
+    def is_correcting(self) -> bool:
+        """The same for rounds of self-correction."""
+        return deadlines.is_correcting(self._watched)
+
     def missed_deadline(self, now: float, limits: Limits, failures: int, attempt: int | None) -> Late | None:
         """The deadline that the worker missed in this attempt; None: it missed none.
 

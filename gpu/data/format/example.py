@@ -52,6 +52,16 @@ class Tokenised:
 Row = Example | Text | Tokenised
 
 
+def askable(row: object) -> Example | None:
+    """Return the row if its last message is an answer in text that is trained, to a prompt in text; None for all
+    others."""
+    if not isinstance(row, Example) or not row.train[-1]:
+        return None
+    last = row.messages[-1]
+    has_prompt = any(str(message["content"]).strip() for message in row.messages[:-1])
+    return row if has_prompt and not last.get("tool_calls") and str(last["content"]).strip() else None
+
+
 @dataclass(frozen=True, slots=True)
 class BadRow:
     """A row that cannot be trained."""

@@ -1,0 +1,1 @@
+"""Files of self-correction: their rows, and how one is written and queued."""
