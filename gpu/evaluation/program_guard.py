@@ -1,4 +1,4 @@
-"""Run one program with limits, and leave none of its processes behind. A script: it uses only the standard library.
+"""Run one program with limits, and kill all its processes at its end. A script: it uses only the standard library.
 
 The process that starts it writes an order to the standard input (one line of JSON) and reads a result (the same) from
 the standard output. The program gets a session, a temporary directory and few environment variables. The guard adopts

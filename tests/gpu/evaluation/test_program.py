@@ -1,4 +1,4 @@
-"""A person's program judges an answer, and leaves nothing behind."""
+"""A person's program judges an answer, and leaves no process."""
 
 from __future__ import annotations
 
