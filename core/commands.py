@@ -11,7 +11,7 @@ from core.values import DetachedCheckpoint
 from events.kinds import Change
 from events.messages import AnyFact
 from events.self_correction import StopCause
-from events.settings import DiskSettings, JobSettings, MemorySettings, RetentionSettings
+from events.settings import DiskSettings, Gate, JobSettings, MemorySettings, RetentionSettings, VersionSettings
 from events.values import Failure, Priority
 
 
@@ -193,6 +193,33 @@ class CancelConsolidation(Command, frozen=True, kw_only=True):
 class StartConsolidation(Command, frozen=True, kw_only=True):
     """Start the requested consolidation."""
 
+    gate: Gate | None = None
+    """What the evaluation of the version decides; None: it is not evaluated."""
+
+
+class RequestEvaluation(Command, frozen=True, kw_only=True):
+    """Request the evaluation of a version, for when nothing trains."""
+
+    version: str
+
+
+class StartEvaluation(Command, frozen=True, kw_only=True):
+    """Start the first pending evaluation, under the limits that the config file holds now."""
+
+    settings: VersionSettings
+
+
+class PromoteVersion(Command, frozen=True, kw_only=True):
+    """Move the head to a version that is held."""
+
+    version: str
+
+
+class DiscardVersion(Command, frozen=True, kw_only=True):
+    """Delete a version that is held."""
+
+    version: str
+
 
 class MoveHead(Command, frozen=True, kw_only=True):
     """Move the head to a version, a detached checkpoint, the content of a backup, or (all None) the origin."""
@@ -341,6 +368,10 @@ AnyCommand = (
     | RequestConsolidation
     | CancelConsolidation
     | StartConsolidation
+    | RequestEvaluation
+    | StartEvaluation
+    | PromoteVersion
+    | DiscardVersion
     | MoveHead
     | RollBack
     | RecordRestored

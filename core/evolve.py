@@ -25,7 +25,7 @@ from core.topics import (
     step_recovery,
     training,
 )
-from core.topics.evaluation import samples, self_correction, validation
+from core.topics.evaluation import held, jobs, samples, self_correction, validation, versions
 from events.kinds import EVENT_TYPES, AnyEvent
 
 
@@ -42,6 +42,7 @@ TOPICS: tuple[Topic, ...] = (
     validation,
     samples,
     self_correction,
+    jobs,
     step_recovery,
     recovery,
     outcomes,
@@ -49,6 +50,8 @@ TOPICS: tuple[Topic, ...] = (
     retention,
     consolidation_request,
     consolidation,
+    versions,
+    held,
     disk,
     disk_limits,
     memory,

@@ -33,10 +33,18 @@ class Evaluation(Struct, frozen=True, omit_defaults=True):
     corrected_step: int = -1
     """The step after which the last round of self-correction was; -1: never. For the same reason as `step`."""
 
+    suites_step: int = -1
+    """The step after which both suites were last evaluated; -1: never."""
+
     def until(self, step: int) -> Evaluation:
         """Forget what was found after this step."""
-        steps = {name: min(getattr(self, name), step) for name in ("step", "sampled_step", "corrected_step")}
-        return replace(self, **steps)
+        return replace(
+            self,
+            step=min(self.step, step),
+            sampled_step=min(self.sampled_step, step),
+            corrected_step=min(self.corrected_step, step),
+            suites_step=min(self.suites_step, step),
+        )
 
 
 FEW_STEPS = 20

@@ -208,9 +208,12 @@ def _worker_failed(state: State, report: messages.Failed | commands.ReportWorker
         return []
     cause = (report.attempt, report.failure, report.message)
     abandoned = validation.abandoned(job, *cause) if report.evaluating else ()
-    answering = samples.abandoned if report.sampling else self_correction.abandoned if report.correcting else None
-    if answering is not None and (abandoned := answering(job, *cause)):
-        job = replace(job, failures=min(job.failures, ATTEMPTS_WITHOUT_PROGRESS - 2))  # answers never fail a job
+    if report.sampling:
+        abandoned = samples.abandoned(job, *cause)
+    if report.correcting:
+        abandoned = self_correction.abandoned(job, *cause)
+    if abandoned:  # what changes no weights never fails a job
+        job = replace(job, failures=min(job.failures, ATTEMPTS_WITHOUT_PROGRESS - 2))
     return [*abandoned, *fail(state, job, report.failure, report.message, now)]
 
 
@@ -268,6 +271,10 @@ DECIDE: DecideTable = {
     messages.Yielded: _yielded,
     messages.CheckpointBad: _checkpoint_bad,
 }
+
+
+DECIDE_WHILE_RUNNING: DecideTable = {}
+"""`DECIDE` and the tables of training have every handler for the running attempt at a job."""
 
 
 # -- events ---------------------------------------------------------------------------------------------------------

@@ -169,8 +169,14 @@ def _head_moved(state: State, event: kinds.HeadMoved) -> State:
         pending_restore=event.backup,
     )
     recovery = replace(state.recovery, replay_ranges=(), step_log=StepLog(head.global_step))
-    own = state.self_correction.without_waiting()
-    return _with_jobs_restarted(replace(state, head=head, recovery=recovery, self_correction=own))
+    moved = replace(
+        state,
+        head=head,
+        recovery=recovery,
+        evaluations=state.evaluations.released(event.version),  # a person decided
+        self_correction=state.self_correction.without_waiting(),
+    )
+    return _with_jobs_restarted(moved)
 
 
 def _target(state: State, event: kinds.HeadMoved) -> DetachedCheckpoint:

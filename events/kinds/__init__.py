@@ -55,7 +55,17 @@ from events.kinds.disk import (
     StorageLow,
     StorageRecovered,
 )
-from events.kinds.evaluation import EvaluationAbandoned, EvaluationDone
+from events.kinds.evaluation import (
+    EvaluationAbandoned,
+    EvaluationDone,
+    JobEvaluated,
+    VersionEvaluated,
+    VersionEvaluationFailed,
+    VersionEvaluationRequested,
+    VersionEvaluationStarted,
+    VersionHeld,
+    VersionPromoted,
+)
 from events.kinds.head import CheckpointRestored, HeadMoved
 from events.kinds.jobs import (
     FileDuplicate,
@@ -148,6 +158,7 @@ __all__ = [
     "FileEnqueued",
     "HeadMoved",
     "HomeCreated",
+    "JobEvaluated",
     "JobFailed",
     "JobHeld",
     "JobMoved",
@@ -190,6 +201,12 @@ __all__ = [
     "StorageRecovered",
     "TrainingStarted",
     "VersionDeleted",
+    "VersionEvaluated",
+    "VersionEvaluationFailed",
+    "VersionEvaluationRequested",
+    "VersionEvaluationStarted",
+    "VersionHeld",
+    "VersionPromoted",
     "VersionPublished",
 ]
 
@@ -228,6 +245,7 @@ AnyEvent = (
     | CheckpointCommitted
     | EvaluationDone
     | EvaluationAbandoned
+    | JobEvaluated
     | SamplesRequested
     | SamplesGenerated
     | SamplesPutOff
@@ -260,6 +278,12 @@ AnyEvent = (
     | VersionPublished
     | ConsolidationFinished
     | ConsolidationAborted
+    | VersionEvaluationRequested
+    | VersionEvaluationStarted
+    | VersionEvaluated
+    | VersionEvaluationFailed
+    | VersionHeld
+    | VersionPromoted
     | StorageExhausted
     | StorageFreed
     | StorageLow

@@ -29,7 +29,7 @@ from core.tables import DecideTable, Events, EvolveTable
 from core.topics.evaluation.validation import is_at_fault
 from events import kinds, messages
 from events.self_correction import CorrectionPlan, SelfCorrectionSettings, planned_rows
-from events.values import Failure, JobId
+from events.values import Failure, JobId, VersionId
 
 if TYPE_CHECKING:
     from core.state import State
@@ -155,12 +155,12 @@ def concern_of(own: SelfCorrection, settings: SelfCorrectionSettings) -> kinds.S
     return None
 
 
-def stopped_by_gate(state: State, message: str) -> Events:
-    """What follows for self-correction if a version is held, or worse than the one before."""
+def stopped_by_gate(state: State, version: VersionId, worse: str) -> Events:
+    """What follows for self-correction, if it has made rows, when a version is worse than the one before."""
     own = state.self_correction
-    if own.stopped or own.rounds == 0:
+    if own.stopped or not (own.own or own.waiting or own.building):
         return []
-    return [kinds.SelfCorrectionStopped(cause="gate", message=message)]
+    return [kinds.SelfCorrectionStopped(cause="gate", message=f"{version} is worse than the version before: {worse}")]
 
 
 def _mean(recent: tuple[Figures, ...]) -> Figures | None:
