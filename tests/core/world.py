@@ -180,6 +180,11 @@ class World:
                 self.execute(commands.RecordRestored())
             case effects.MoveRejected():
                 self.execute(commands.RecordRejectedMoved(job=effect.job, path="rejected/x"))
+            case effects.MakeCorrectionFile(file=file):
+                job = self.add(2, "low")
+                self.execute(
+                    commands.RecordCorrectionFile(number=file.number, job=job, rows=2, references=1, replayed=1)
+                )
             case effects.AwaitDiskSpace():
                 self.execute(commands.ReportDiskFree(free_bytes=self.free_bytes))
             case effects.WaitUntil():
