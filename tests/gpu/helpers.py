@@ -16,6 +16,7 @@ from core.topics.step_recovery import next_split
 from events.course import Course
 from events.messages import AnyFact, CheckpointWritten, OutOfMemory, Prepare, Prepared, Sample, SelfCorrect, Step, Train
 from events.samples import SampleBudget, SamplePlan
+from events.self_correction import CorrectionPlan
 from events.settings import (
     CheckpointSettings,
     DataSettings,
@@ -189,6 +190,7 @@ class Home:
         evaluated_to: int = -1,
         samples: SamplePlan | None = None,
         budget: SampleBudget = SampleBudget(),  # noqa: B008  # frozen
+        correction: CorrectionPlan | None = None,
     ) -> str:
         """One attempt at `job`; returns the last checkpoint."""
         self.attempts += 1
@@ -209,6 +211,7 @@ class Home:
                 evaluated_to=evaluated_to,
                 samples=budget,
                 sample_plan=samples,
+                correction=correction,
             )
         )
         return str(self.channel.of(CheckpointWritten)[-1].checkpoint)

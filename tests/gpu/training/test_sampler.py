@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +16,7 @@ from events.samples import ANSWER_BYTES, SampleBudget, SamplePlan, SamplesSettin
 from events.settings import DataSettings, JobSettings
 from gpu.errors import SamplingFailed
 from gpu.generate import answers
-from gpu.training.sampler import Sampler
+from gpu.training.spacing import Spacing
 from tests.gpu.helpers import FULL, LORA, QLORA, FakeChannel, Home, settings
 from tests.harness.tiny_model import make_rows
 
@@ -31,7 +30,7 @@ BUDGET = SampleBudget()
 @pytest.fixture
 def rich(monkeypatch: pytest.MonkeyPatch) -> None:
     """Any round costs little: a step of the tiny model takes less time than a token."""
-    monkeypatch.setattr(Sampler, "_spare_s", lambda _: math.inf)
+    monkeypatch.setattr(Spacing, "spare_s", lambda *_: math.inf)
 
 
 def plan(every_steps: int = 2, **changes: Any) -> SamplePlan:
@@ -167,27 +166,6 @@ def test_an_expensive_round_is_put_off_and_says_so_once(home: Home) -> None:
     assert home.channel.of(Sampled) == []
     assert (put_off.step, put_off.round_s, put_off.cost_max) == (2, 1000.0, 0.01)
     assert put_off.next_step is None  # the job ends long before
-
-
-@pytest.mark.parametrize(("steps_total", "next_step"), [(1000, 200), (199, None), (200, 200)])
-def test_the_next_samples_follow_as_soon_as_they_cost_little_enough(steps_total: int, next_step: int | None) -> None:
-    """If steps take as long as before: half a second each, so that a round of a second needs 200 of them."""
-    unused: Any = None
-    sampler = Sampler(
-        attempt=1,
-        home=Path(),
-        prepared=cast("Any", SimpleNamespace(batches=SimpleNamespace(steps_total=steps_total))),
-        trained=unused,
-        tokenizer=unused,
-        limits=unused,
-        plan=plan(8),
-        budget=BUDGET,
-        channel=unused,
-        heartbeats=unused,
-    )
-    for _ in range(8):
-        sampler.add_training(0.5)
-    assert sampler._affordable_step(8, round_s=1.0) == next_step
 
 
 def test_a_round_of_unknown_cost_stops_after_a_few_tokens(home: Home) -> None:

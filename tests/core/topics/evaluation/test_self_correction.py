@@ -284,7 +284,8 @@ def test_a_round_is_told_in_a_sentence() -> None:
     put_off = kinds.SelfCorrectionPutOff(
         job=RUNS, attempt=1, global_step=5, step=3, round_s=9.0, trained_s=1.0, cost_max=0.1, next_step=None
     )
-    assert put_off_text(put_off).endswith("more than 10 % of the training since the last one; this job ends before the next")
+    end = "more than 10 % of the training since the last one; this job ends before the next"
+    assert put_off_text(put_off).endswith(end)
 
 
 def test_the_plan_says_where_to_continue() -> None:
