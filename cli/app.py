@@ -24,7 +24,7 @@ from cli.commands.homes.app import app as home_app
 from cli.commands.journal import app as journal_app
 from cli.commands.metrics.commands import add_to as add_metrics_to
 from cli.commands.queue import app as queue_app
-from cli.commands.samples.app import app as samples_app
+from cli.commands.samples.app import add_to as add_answers_to
 from cli.commands.versions import app as versions_app
 from cli.diagnosis.commands import add_to
 from cli.errors import REFUSED
@@ -38,6 +38,7 @@ PANELS = {
     "Data": ("data", "queue", "skip"),
     "Models": (
         "samples",
+        "self-correction",
         "ask",
         "chat",
         "compare",
@@ -385,7 +386,7 @@ app.add_typer(checkpoints_app, name="checkpoints")
 app.add_typer(data_app, name="data", cls=CommandGroup)
 app.add_typer(versions_app, name="versions")
 app.add_typer(backup_app, name="backup")
-app.add_typer(samples_app, name="samples", cls=ShowGroup)
+add_answers_to(app)
 app.add_typer(journal_app, name="journal", cls=TailGroup)
 app.add_typer(service_app, name="service", cls=StatusGroup)
 app.add_typer(home_app, name="home")

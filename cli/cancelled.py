@@ -28,7 +28,7 @@ LEFT = {
     **dict.fromkeys(("queue move", "queue hold", "queue release", "queue remove"), ATOMIC),
     **dict.fromkeys(("versions restore", "versions rollback", "versions delete"), ATOMIC),
     **dict.fromkeys(("backup restore", "backup cleanup", "checkpoints prune"), ATOMIC),
-    "samples now": ATOMIC,
+    **dict.fromkeys(("samples now", "self-correction resume"), ATOMIC),
     **dict.fromkeys(("journal replay", "journal repair"), "run it again to finish"),
     **dict.fromkeys(("config set", "config unset", "config edit"), "keepstep.toml has all of the change or none of it"),
     **dict.fromkeys(("service install", "service uninstall"), "`keepstep service status` shows what is installed"),

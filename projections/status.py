@@ -159,6 +159,25 @@ class SamplesView(Struct, frozen=True, kw_only=True):
     """Why newer samples are missing; "": they are not."""
 
 
+class CorrectionView(Struct, frozen=True, kw_only=True):
+    """Self-correction."""
+
+    rounds: int
+    waiting: int
+    """Rows that wait for a file."""
+    files: int
+    pass_rate: float | None
+    """Share of right answers in the last rounds; None: there were none."""
+    distinct: float | None
+    """distinct-2 of the answers, the same."""
+    cost: float | None
+    """Seconds of all rounds as a share of those of all steps; None: no step was trained."""
+    stopped: str
+    """Why it stopped itself; "": it did not."""
+    waits: str
+    """Why no prompt is answered now, if self-correction is on; "": the next round may come."""
+
+
 class FailedView(Struct, frozen=True, kw_only=True):
     """A job that failed permanently; `keepstep retry` tries it again."""
 
@@ -212,6 +231,8 @@ class StatusView(Struct, frozen=True, kw_only=True):
     """None: not measured yet."""
     samples: SamplesView | None = None
     """None: no samples were due yet."""
+    self_correction: CorrectionView | None = None
+    """None: there was no round yet."""
 
 
 def write_status(path: Path, view: StatusView, *, storage: Storage = REAL) -> None:

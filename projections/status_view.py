@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from core.job import Job
 from core.state import State
+from core.topics.evaluation.self_correction import why_not_now
 from core.topics.evaluation.validation import gap_of
 from events.kinds import OverheadMeasured
 from events.messages import Heartbeat
@@ -17,6 +18,7 @@ from projections.status import (
     QUEUE_SHOWN,
     CheckpointView,
     ConsolidationView,
+    CorrectionView,
     DaemonView,
     FailedView,
     JobView,
@@ -91,6 +93,7 @@ def status_view(
         troubles=progress.troubles,
         watching=_watching_view(progress.watching),
         samples=_samples_view(state, progress),
+        self_correction=_correction_view(state),
     )
 
 
@@ -127,6 +130,23 @@ def _samples_view(state: State, progress: Progress) -> SamplesView | None:
         cost=state.samples.spent_s / trained_s if trained_s > 0 else None,
         asked=state.samples.asked,
         missing=found.missing,
+    )
+
+
+def _correction_view(state: State) -> CorrectionView | None:
+    own, trained_s = state.self_correction, state.attempts.trained_s
+    if not own.rounds and not own.stopped:
+        return None
+    count = len(own.recent)
+    return CorrectionView(
+        rounds=own.rounds,
+        waiting=own.waiting,
+        files=own.files,
+        pass_rate=sum(each.pass_rate for each in own.recent) / count if count else None,
+        distinct=sum(each.distinct for each in own.recent) / count if count else None,
+        cost=own.spent_s / trained_s if trained_s > 0 else None,
+        stopped=own.stopped,
+        waits=why_not_now(state) or "",
     )
 
 

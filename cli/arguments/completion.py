@@ -59,6 +59,21 @@ def _sampled(names: Callable[[SamplesChart], Iterable[str]]) -> Complete:
     return complete
 
 
+def correction_round(ctx: typer.Context, incomplete: str) -> list[str]:
+    """The numbers of the rounds of self-correction; a home that cannot be read has none."""
+    from cli.errors import exit_code_of
+    from cli.home.paths import find_home
+    from cli.home.snapshot_reader import read_correction
+
+    try:
+        chart = read_correction(find_home(ctx.params.get("home"), reads_only=True))
+    except Exception as error:
+        if exit_code_of(error) is None:
+            raise
+        return []
+    return [str(each.round) for each in chart.rounds if str(each.round).startswith(incomplete)]
+
+
 sample_step = _sampled(lambda chart: [str(each.global_step) for each in chart.rounds])
 sample_prompt = _sampled(lambda chart: [each.prompt_id[:6] for each in chart.prompts])
 job = _completes(resolve.jobs)

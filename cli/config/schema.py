@@ -18,6 +18,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from cli.config.checks.allowed import allowed, listed, toml_text, wrong
+from cli.config.checks.correction import correction_conflicts
 from cli.config.checks.other_names import find_meant, find_meant_section
 from cli.config.checks.together import find_conflicts
 from cli.config.renamed import with_present_names
@@ -160,6 +161,7 @@ def read_document(document: dict[str, Any], path: Path) -> tuple[Config | None, 
     others = {name: made.pop(name) for name in DAEMON_SECTIONS}
     config = Config(job=JobSettings(**made), **others, old_names=old_names)
     errors = find_conflicts(path, config.job, config.consolidation, config.hooks, config.memory, config.samples)
+    errors += correction_conflicts(path, config.job, config.self_correction)
     return (None if errors else config), errors
 
 

@@ -20,6 +20,7 @@ from projections.status_view import status_view
 
 if TYPE_CHECKING:
     from projections.samples import SamplesChart
+    from projections.self_correction import CorrectionChart
 
 
 def load_state(home: Home) -> tuple[Folded, Position]:
@@ -49,6 +50,16 @@ def read_samples(home: Home, prompt: str | None = None, step: int | None = None)
     for record in read_records(home):
         history.observe(record)
     return history.chart(prompt, step)
+
+
+def read_correction(home: Home, number: int | None = None) -> CorrectionChart:
+    """The rounds of self-correction, as `CorrectionHistory.chart`. Raises journal.errors.JournalError."""
+    from projections.self_correction import CorrectionHistory
+
+    history = CorrectionHistory()
+    for record in read_records(home):
+        history.observe(record)
+    return history.chart(number)
 
 
 def load_status(home: Home) -> StatusView:

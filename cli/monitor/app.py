@@ -72,6 +72,7 @@ def make_app(home: Home, token: str, hosts: list[str]) -> Starlette:
             Route("/api/status", _view(lambda home, _: {**status_report(home), "home": home.root.name})),
             Route("/api/metrics", _metrics),
             Route("/api/samples", _samples),
+            Route("/api/self_correction", _correction),
             Route("/api/memory_stats", _view(lambda home, _: status_report(home)["machine"])),
             Route("/api/queue", _view(_queue)),
             Route("/api/models", _view(_models)),
@@ -170,6 +171,16 @@ async def _samples(request: Request) -> Response:
     def read() -> Any:
         feed.catch_up()
         return feed.samples(request.query_params.get("prompt"), _integer(request, "step"))
+
+    return _json(await run_in_threadpool(read))
+
+
+async def _correction(request: Request) -> Response:
+    feed: Feed = request.app.state.feed
+
+    def read() -> Any:
+        feed.catch_up()
+        return feed.correction(_integer(request, "round"))
 
     return _json(await run_in_threadpool(read))
 

@@ -16,6 +16,7 @@ from cli.home.paths import Home
 from events.codec import Record, kind_of
 from projections.metrics import Chart
 from projections.samples import SamplesChart
+from projections.self_correction import CorrectionChart
 
 RECORDS_KEPT = 5_000
 """Records that are kept. A browser that missed more loads the page again."""
@@ -63,6 +64,11 @@ class Feed:
         """The samples of all steps, as `SampleHistory.chart`."""
         with self._lock:
             return self._reader.samples.chart(prompt, step)
+
+    def correction(self, number: int | None) -> CorrectionChart:
+        """Self-correction, as `CorrectionHistory.chart`."""
+        with self._lock:
+            return self._reader.correction.chart(number)
 
     def after(self, seq: int) -> Batch:
         """At most RECORDS_AT_ONCE records after `seq`."""

@@ -15,7 +15,7 @@ from cli.status.machine import machine_now
 from cli.status.report import read_current
 from events.values import PRIORITIES
 from projections.machine import MachineView
-from projections.status import StatusView
+from projections.status import CorrectionView, StatusView
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
@@ -65,10 +65,20 @@ class _Collector:
         if view.validation is not None and isinstance(view.validation.loss, float):
             yield _gauge("keepstep_validation_loss_nats", "Loss of the last evaluation.", view.validation.loss)
 
+        if view.self_correction is not None:
+            yield from self._correction_metrics(view.self_correction)
         if (samples := view.samples) is not None and samples.answers:
             matched, thinking = samples.matched / samples.answers, samples.thinking / samples.answers
             yield _gauge("keepstep_samples_expected_ratio", "Share of the last samples as expected.", matched)
             yield _gauge("keepstep_samples_thinking_ratio", "Share of the last samples with the think tag.", thinking)
+
+    def _correction_metrics(self, found: CorrectionView) -> Iterator[Metric]:
+        yield _gauge("keepstep_self_correction_rows_waiting", "Rows that wait for a file.", found.waiting)
+        yield _gauge("keepstep_self_correction_stopped", "1 if self-correction stopped itself.", bool(found.stopped))
+        if found.pass_rate is not None:
+            yield _gauge("keepstep_self_correction_right_ratio", "Share of right own answers.", found.pass_rate)
+        if found.distinct is not None:
+            yield _gauge("keepstep_self_correction_distinct_ratio", "distinct-2 of own answers.", found.distinct)
 
     def _machine_metrics(self, machine: MachineView) -> Iterator[Metric]:
         yield _gauge("keepstep_memory_available_bytes", "Memory that is available.", machine.memory.available_bytes)

@@ -18,7 +18,16 @@ from cli.status.progress_line import memory_health, timing, timing_text
 from core.structures.situations import DiskFull
 from gpu.runtime.streams import reader_is_gone
 from journal import last_position
-from projections.status import JobView, SamplesView, StatusView, ValidationView, WatchingView, plain, read_status
+from projections.status import (
+    CorrectionView,
+    JobView,
+    SamplesView,
+    StatusView,
+    ValidationView,
+    WatchingView,
+    plain,
+    read_status,
+)
 from projections.trouble import TERMINAL_CLOSED
 
 REFRESH_S = 1.0
@@ -192,6 +201,8 @@ def status_rows(view: StatusView, *, alive: bool) -> list[Row]:
         row("validation", _validation_line(view.validation), ATTENTION if view.validation.concern else "")
     if view.samples is not None:
         row("samples", _samples_line(view.samples))
+    if (own := view.self_correction) is not None:
+        row("own rows", _correction_line(own), ATTENTION if own.stopped else "")
     if view.job is not None or view.queue.waiting:
         row("all files", f"{bar(view.queue.progress)}{_eta(view.queue.eta_s, alive)}")
     row("queue", _queue_line(view))
@@ -239,6 +250,16 @@ def _samples_line(found: SamplesView) -> str:
         text = f"{found.matched} of {found.answers} as expected{tag}, after step {found.step} of {found.name}{cost}"
     asked = "; the next ones follow the next step" if found.asked else ""
     return f"{text}{asked}{f'; {found.missing}' if found.missing else ''}"
+
+
+def _correction_line(found: CorrectionView) -> str:
+    """Self-correction: its last figures, and why it stopped or waits."""
+    right = f"{found.pass_rate:.0%} of own answers right, " if found.pass_rate is not None else ""
+    cost = f" ({found.cost:.1%} of training time)" if found.cost is not None else ""
+    files = f", {found.files} file{'' if found.files == 1 else 's'} so far" if found.files else ""
+    if found.stopped:
+        return f"self-correction stopped: {found.stopped}; `keepstep self-correction resume`"
+    return f"{right}{found.waiting} rows wait for a file{files}{cost}{f'; {found.waits}' if found.waits else ''}"
 
 
 def _overhead_line(cost: WatchingView) -> str:

@@ -254,6 +254,7 @@ WITHOUT_JSON = {
     **dict.fromkeys(
         ("pause", "resume", "stop", "skip", "retry", "consolidate", "samples now"), "`status --json` has it"
     ),
+    "self-correction resume": "`self-correction --json` has the result",
     **dict.fromkeys(("queue move", "queue hold", "queue release", "queue remove"), "`queue --json` has the result"),
     "report rebuild": "`report --json` has the result",
     **dict.fromkeys(("chat", "monitor", "serve"), "talks to a person; scripts have `ask --json` and the APIs"),

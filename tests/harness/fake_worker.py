@@ -33,6 +33,8 @@ from events.messages import (
     Rejected,
     Sample,
     Sampled,
+    SelfCorrect,
+    SelfCorrected,
     Shutdown,
     Step,
     Train,
@@ -42,6 +44,7 @@ from events.messages import (
     Yielded,
 )
 from events.samples import SampleAnswer
+from events.self_correction import AnsweredPrompt, CorrectionPlan, OwnAnswer, chosen_sources, round_seed
 from events.settings import Plan
 from events.values import CheckpointReason, Number, checkpoint_id
 from gpu.artifacts.artifact import CheckpointDirectory
@@ -90,6 +93,8 @@ class FakeWorker(ABC):
         self._evaluated = self._sampled = -1
         self._samples: Sample | None = None
         """The plan of samples, and whether a person wants some at once."""
+        self._corrected = -1
+        self._correction: CorrectionPlan | None = None
 
     # -- what an adapter says otherwise -----------------------------------------------------------------------------
 
@@ -121,6 +126,9 @@ class FakeWorker(ABC):
             if self.training is not None and self.training.attempt == message.attempt:
                 asked = message.asked or (self._samples is not None and self._samples.asked)
                 self._samples = replace(message, asked=asked)
+        elif isinstance(message, SelfCorrect):
+            if self.training is not None and self.training.attempt == message.attempt:
+                self._correction = message.plan
         elif isinstance(message, Committed):
             if self._awaited == message.checkpoint:
                 self._awaited, self._parent = None, message.checkpoint
@@ -253,6 +261,8 @@ class FakeWorker(ABC):
         if order.samples is not None and order.sample_plan is not None:
             self._sampled = order.samples.sampled_to
             self._samples = Sample(attempt=order.attempt, plan=order.sample_plan, asked=order.samples.asked)
+        self._correction = order.correction
+        self._corrected = -1 if order.correction is None else order.correction.corrected_to
         failpoint("loaded")
         self.report(Loaded(attempt=order.attempt, environment={"device": self.environment}))
         failpoint("loaded_reported")
@@ -280,6 +290,9 @@ class FakeWorker(ABC):
             return True
         if self._samples is not None and not stops and self._samples_are_due(order, self._samples):
             self.sample(order, self._samples)
+            return True
+        if self._correction is not None and not stops and self._round_is_due(order, self._correction):
+            self.correct(order, self._correction)
             return True
         if self.step < order.until and not stops:
             every = self.prepared.settings.checkpoints.every_steps
@@ -375,6 +388,42 @@ class FakeWorker(ABC):
                 temperature=settings.temperature,
                 seed=settings.seed,
                 tokens=8,
+                seconds=0.01,
+            )
+        )
+
+    def _round_is_due(self, order: Train, plan: CorrectionPlan) -> bool:
+        planned = self.step and (self.step % plan.settings.every_steps == 0 or self.step == order.until)
+        return bool(plan.settings.kind != "off" and planned and self.step > self._corrected)
+
+    def correct(self, order: Train, plan: CorrectionPlan) -> None:
+        """Report two answers to a row of each trained file; they follow from the weights, and one of them is right."""
+        self._corrected = self.step
+        seed = round_seed(plan.settings.seed, self.global_step)
+        prompts = []
+        for job in chosen_sources(seed, plan.sources):
+            rows = len(read_file(self.root / "data" / f"{job}.jsonl", storage=self.storage).split())
+            answers = (
+                OwnAnswer(text=f"a{self.weights[:4]}", right=int(self.weights[0], 16) < 12),
+                OwnAnswer(text=f"b{self.weights[:4]}", right=False),
+            )
+            prompts.append(AnsweredPrompt(job=job, line=1 + seed % rows, answers=answers))
+        failpoint("corrected")
+        self.report(
+            SelfCorrected(
+                attempt=order.attempt,
+                global_step=self.global_step,
+                step=self.step,
+                seed=seed,
+                settings=plan.settings,
+                prompts=tuple(prompts),
+                chat=False,
+                answers=2 * len(prompts),
+                right=sum(answer.right for prompt in prompts for answer in prompt.answers),
+                distinct=0.5,
+                mean_tokens=2.0,
+                kl=0.1,
+                tokens=4 * len(prompts),
                 seconds=0.01,
             )
         )

@@ -9,8 +9,15 @@ import typer
 from cli.arguments import completion
 from cli.arguments.groups import ShowGroup
 from cli.commands.common import HomeOption, JsonOption
+from cli.commands.correction.app import app as correction_app
 
 app = typer.Typer(cls=ShowGroup, help="Show what the model answers while it trains; `now` asks for some.")
+
+
+def add_to(other: typer.Typer) -> None:
+    """Add the groups of commands about the model's own answers."""
+    other.add_typer(app, name="samples", cls=ShowGroup)
+    other.add_typer(correction_app, name="self-correction", cls=ShowGroup)
 
 
 @app.command()

@@ -18,6 +18,7 @@ from typing import NamedTuple, get_args
 import msgspec
 
 from cli.config.checks.allowed import toml_text
+from cli.config.checks.correction import EXAMPLE, find_program_problem
 from cli.config.sample_prompts import check_prompts
 from cli.config.schema import Config
 from cli.config.validation_set import ADVICE as VALIDATION_ADVICE
@@ -51,6 +52,7 @@ def find_problems(home: Home, config: Config) -> list[Problem]:
     checks = (
         _validation(home, config.job),
         _prompts(home, config),
+        _verifier(home, config),
         _hooks(home, config.hooks),
         _reports(config.report),
     )
@@ -149,6 +151,12 @@ def _validation(home: Home, job: JobSettings) -> Iterator[Problem]:
         return
     if path is not None and not os.access(path, os.R_OK):
         yield Problem(("data.validation",), f"the validation set {path} cannot be read", VALIDATION_ADVICE)
+
+
+def _verifier(home: Home, config: Config) -> Iterator[Problem]:
+    problem = find_program_problem(home.root, config.self_correction)
+    if problem is not None:
+        yield Problem(("self_correction.command",), f"the program of self-correction cannot be run: {problem}", EXAMPLE)
 
 
 def _prompts(home: Home, config: Config) -> Iterator[Problem]:

@@ -3,6 +3,7 @@
 import {$, SignIn, TOKEN, axes, clock, color, confirmed, duration, element, facts, figure, fillTable, get, line, moment, number, post, replace, say, send, size} from "./common.js";
 import {followMachine, redrawMachine, showCost, showMachine} from "./machine.js";
 import {showModels} from "./models.js";
+import {makeCorrection} from "./correction.js";
 import {makeSamples} from "./samples.js";
 
 const CHARTS = [
@@ -275,6 +276,8 @@ const SAMPLE_KINDS = /^(samples_|head_moved)/;
 const samples = makeSamples({get, element, replace, fillTable, number, color});
 const refreshSamples = () => samples.refresh().catch((error) => say(error.message));
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => samples.restyle().catch((error) => say(error.message)));
+const correction = makeCorrection({get, fillTable, number});
+const refreshCorrection = () => correction.refresh().catch((error) => say(error.message));
 $("sample-now").addEventListener("click", () => act("sample"));
 
 // -- journal
@@ -324,6 +327,7 @@ function listen(seq) {
     addRecords(wanted ? records.filter((record) => record.kind === wanted) : records);
     if (records.some(({kind}) => ["step_reached", "evaluation_done", "head_moved"].includes(kind)) && view.last === null) refreshChart();
     if (records.some(({kind}) => SAMPLE_KINDS.test(kind))) refreshSamples();
+    if (records.some(({kind}) => kind.startsWith("self_correction_"))) refreshCorrection();
     if (records.some(({kind}) => kind !== "step_reached")) refreshTables();
   });
 }
@@ -344,6 +348,7 @@ async function start() {
     showStatus(status);
     refreshTables();
     refreshSamples();
+    refreshCorrection();
     const seq = tail.at(-1)?.seq ?? 0;
     if (seq > shown.seq) refreshChart(); // A record arrived between the two answers.
     listen(seq);

@@ -142,7 +142,7 @@ def test_gold_rows_are_as_many_as_wanted_and_never_held_out(data: Path) -> None:
     from gpu.data.format.rows import read_rows
 
     content = {
-        f"{job}:{row.line}": quality.hash_row(row).content  # type: ignore[arg-type,union-attr]  # all rows are good
+        f"{job}:{row.line}": quality.hash_row(row).content
         for job in (asked, other)
         for row in read_rows(data / f"{job}.jsonl", DataSettings())
     }
