@@ -102,7 +102,6 @@ def test_right_own_answers_are_trained_or_else_the_reference(data: Path) -> None
         "prompt_row": f"{job}:1",
         "round": 2,
         "base": "v001",
-        "checkpoint": "step-00000009-attempt-0002",
         "global_step": 20,
         "seed": 14,
         "verifier": "normalized",
