@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cli.arguments.resolve import Candidate, arrived, matching, resolve
+from cli.commands.correction.provenance import provenance_text, read_provenance
 from cli.config.locks import with_present_base
 from cli.errors import UserError
 from cli.home.paths import Home
@@ -129,10 +130,14 @@ def show_contains(home: Home, wanted: str | None, place: str, *, json: bool) -> 
         no = f"no: line {line} of {name} was not trained up to step {found.global_step}"
         no = no if places else f"no: these weights were not trained on {name}"
     steps = sorted(set(_steps_with(home, places)))
+    made = read_provenance(home, places[0][0].job, places[0][1]) if places else None
     if json:
-        print_json({"contains": bool(steps), "job": places[0][0].job if places else None, "global_steps": steps})
+        trained = places[0][0].job if places else None
+        print_json({"contains": bool(steps), "job": trained, "global_steps": steps, "self_correction": made})
     else:
         say(f"yes: trained at step {', '.join(map(str, steps))}" if steps else no)
+        if made is not None:
+            say(provenance_text(home, made))
     return bool(steps)
 
 

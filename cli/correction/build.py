@@ -1,8 +1,8 @@
 """Build a file of self-correction: a pure function of the journal and of the data files that it names.
 
 Each row says where it is from, under the key `self_correction`, which training ignores: the row of the prompt, the
-round with its step and its seed, and the verifier. The checkpoint of a round stands in the journal only: its name counts
-attempts, and the bytes must be the same after a kill.
+round with its step and its seed, and the verifier. The checkpoint of a round stands in the journal only: its name
+counts attempts, and the bytes must be the same after a kill.
 """
 
 from __future__ import annotations
