@@ -35,6 +35,7 @@ from events.messages import (
     Sampled,
     SelfCorrect,
     SelfCorrected,
+    SelfCorrectionFailed,
     Shutdown,
     Step,
     Train,
@@ -402,7 +403,11 @@ class FakeWorker(ABC):
         seed = round_seed(plan.settings.seed, self.global_step)
         prompts = []
         for job in chosen_sources(seed, plan.sources):
-            rows = len(read_file(self.root / "data" / f"{job}.jsonl", storage=self.storage).split())
+            try:
+                rows = len(read_file(self.root / "data" / f"{job}.jsonl", storage=self.storage).split())
+            except OSError as error:
+                self.fail_round(order, str(error))
+                return
             answers = (
                 OwnAnswer(text=f"a{self.weights[:4]}", right=int(self.weights[0], 16) < 12),
                 OwnAnswer(text=f"b{self.weights[:4]}", right=False),
@@ -424,6 +429,20 @@ class FakeWorker(ABC):
                 mean_tokens=2.0,
                 kl=0.1,
                 tokens=4 * len(prompts),
+                seconds=0.01,
+            )
+        )
+
+    def fail_round(self, order: Train, message: str) -> None:
+        """Report that a round ended without answers."""
+        self._corrected = self.step
+        self.report(
+            SelfCorrectionFailed(
+                attempt=order.attempt,
+                global_step=self.global_step,
+                step=self.step,
+                failure="prompts",
+                message=message,
                 seconds=0.01,
             )
         )

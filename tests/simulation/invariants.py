@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from cli.correction import build
 from cli.home.paths import Home
 from cli.home.snapshot_reader import witnesses
 from core.evolve import evolve
@@ -49,6 +50,10 @@ COUNTED = (
     kinds.CheckpointRestored,
     kinds.VersionDeleted,
     kinds.BackupCreated,
+    kinds.SelfCorrectionAnswered,
+    kinds.SelfCorrectionFileQueued,
+    kinds.SelfCorrectionStopped,
+    kinds.SelfCorrectionResumed,
 )
 
 
@@ -316,8 +321,25 @@ class Invariants:
                 _, timeline = self._check_events([record.event for record in records])
                 trained = [step for name, step in timeline if name == job]
                 require(passes_of(trained)[-1] == lines, f"every row of {job[:8]} is trained once", trained, lines)
+        self._check_corrections(home, records)
         self._check_leftover_files(home, state)
         self._check_views(home, records)
+
+    def _check_corrections(self, home: Home, records: list[Record]) -> None:
+        """Each file of self-correction is queued once, with the rows that its rounds and the data give."""
+        events = [record.event for record in records]
+        arrived = [event.name for event in events if isinstance(event, kinds.FileEnqueued) and not event.retrain]
+        started = {event.number: event for event in events if isinstance(event, kinds.SelfCorrectionFileStarted)}
+        for event in events:
+            if not isinstance(event, kinds.SelfCorrectionFileQueued):
+                continue
+            require(arrived.count(event.name) == 1, "a file of self-correction is queued once", event)
+            if self._is_rotten(str(home.data)):
+                continue
+            found = build.find_rounds(iter(records), started[event.number])
+            built = build.build_file(home.data, started[event.number], found, None)
+            require(hashlib.sha256(built.data).hexdigest() == event.job, "no row is lost, and none is twice", event)
+            require(built.rows == event.rows, "the same rows come again", event)
 
     def _check_leftover_files(self, home: Home, state: State) -> None:
         storage = home.storage

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 OFTEN = ["drop", "drop", "drop", "add", "pause", "resume", "resume", "skip", "retry", "stop", "vanish", "prune"]
 OFTEN += ["move", "move", "hold", "hold", "release", "release", "remove", "again", "again", "tangle"]
-OFTEN += ["sample"]
+OFTEN += ["sample", "correct"]
 SELDOM = ["consolidate", "consolidate", "consolidate", "cancel", "roll back", "restore", "go back", "back up"]
 SELDOM += ["bring back", "clean up", "delete"]
 """What people do."""
@@ -115,6 +115,7 @@ class User:
                     "retry": commands.Retry(job=failed),
                     "prune": commands.PruneCheckpoints(keep=1),
                     "sample": commands.RequestSamples(alive=self._world.daemon is not None),
+                    "correct": commands.ResumeSelfCorrection(),
                     "stop": commands.Stop(alive=self._world.daemon is not None and not self._world.daemon.dead),
                 }
                 store.execute(wanted[what])

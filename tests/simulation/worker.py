@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from core.worker_exit import Ending
 from events import messages
+from events.self_correction import CorrectionPlan
 from events.values import Number
 from gpu.errors import ProtocolViolation
 from tests.harness.fake_disk import Killed, Process
@@ -128,6 +129,25 @@ class SimulatedWorker(FakeWorker):
             )
         else:
             super().sample(order, samples)
+
+    def correct(self, order: messages.Train, plan: CorrectionPlan) -> None:
+        """Some rounds fail, cost too much, or end the worker. Which ones follows from the weights."""
+        lot, at = int(self.weights[12:14], 16), {"global_step": self.global_step, "step": self.step}
+        if lot < 10:
+            self.abandon(
+                messages.Failed(attempt=order.attempt, failure="code", message="a bug", trace="", correcting=True)
+            )
+        elif lot < 24:
+            self.fail_round(order, "m")
+        elif lot < 40:
+            self._corrected = self.step
+            self.report(
+                messages.SelfCorrectionPutOff(
+                    attempt=order.attempt, round_s=9.0, trained_s=1.0, cost_max=0.1, next_step=None, **at
+                )
+            )
+        else:
+            super().correct(order, plan)
 
     def evaluation(self) -> tuple[Number, float | None]:
         lot = int(self.weights[8:10], 16)

@@ -9,6 +9,7 @@ goes, or the disk refuses.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from random import Random
 from typing import Any
 
 from cli.commands.init import lay_out
+from cli.correction import build
 from cli.daemon.loop import Daemon
 from cli.daemon.worker.orphans import Orphan
 from cli.home.event_store import EventStore
@@ -24,7 +26,8 @@ from cli.home.paths import Home
 from cli.inbox.watcher import Inbox
 from cli.machine.clock import Clock
 from events import messages
-from events.settings import LogSettings
+from events.settings import JobSettings, LogSettings
+from gpu.data.format.example import Example
 from journal.durable import read_file
 from tests.harness.fake_disk import Disk, Killed, PowerCut, Process
 from tests.simulation.fault import Fault
@@ -46,6 +49,10 @@ silence_s = 60.0
 every_steps = 2
 [samples]
 every_steps = 2
+[self_correction]
+kind = "rejection"
+every_steps = 2
+queue_every = 2
 [data]
 holdout = %.1f
 """
@@ -107,6 +114,7 @@ class World:
         """Whether its people care for versions and backups more than for files."""
         self.user = User(self)
         self._said: list[messages.AnyFact] = []
+        build.examples_of = self._examples  # of all that reads rows: data files here have no JSON
         root = self.disk.process("the system")
         root.mkdir(ROOT)
         root.mkdir(Path("/outside"))
@@ -236,6 +244,18 @@ class World:
             lines.append("bad")
         self.contents.append("\n".join(lines).encode() + b"\n")
         return self.contents[-1]
+
+    def _examples(self, path: Path, job: str, _settings: JobSettings) -> Iterator[Example]:
+        """The rows of a simulated data file, each word a prompt. Raises DataMissing."""
+        try:
+            data = read_file(path, storage=self.daemon or self.inspector())
+        except OSError as error:
+            raise build.DataMissing(str(error)) from error
+        if hashlib.sha256(data).hexdigest() != job:
+            raise build.DataMissing(f"{path} has changed")
+        for line, word in enumerate(data.decode().split(), start=1):
+            turns = [{"role": "user", "content": word[:9]}, {"role": "assistant", "content": "yes"}]
+            yield Example(line, turns, (False, True), plain=True)
 
     def drop(self, process: Process) -> None:
         """A file is put into the inbox: whole and closed, or slowly."""

@@ -68,7 +68,7 @@ def test_the_answers_of_a_round_stand_with_their_rows(corrected: Home) -> None:
     assert missing.returncode == 1
     assert "there is no round 9" in missing.stderr
     assert "numbered 1 to 4" in missing.stderr
-    assert set(completed("keepstep self-correction show --round ", corrected)) >= {"1", "2", "3", "4"}
+    assert set(completed("keepstep self-correction show --round ", corrected.root)) >= {"1", "2", "3", "4"}
 
 
 def test_a_stop_is_shown_and_resumed(corrected: Home) -> None:
