@@ -19,6 +19,9 @@ from typing import Literal
 
 Matcher = Literal["exact", "normalized", "numeric", "contains", "regex"]
 
+Verifier = Literal["exact", "normalized", "numeric", "contains", "regex", "command"]
+"""One of these rules, or a person's program (`gpu.evaluation.judge`)."""
+
 _NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d{1,3})?(?!\w)|[-+]?\.\d+")
 """A number as people write it: with thousands separators, a fraction, an exponent."""
 

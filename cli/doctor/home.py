@@ -17,10 +17,10 @@ from cli.doctor.context import DoctorContext, Finding, Unreadable, failed, passe
 from cli.home.identity import DaemonLock, this_process
 from cli.home.layout import find_too_open, make_directories, replaceable, restrict_modes
 from cli.home.trust import user_name
-from cli.hooks.runner import open_to_all
 from cli.inbox.ownership import WRITABLE_BY_OTHERS
 from cli.inbox.skipped_files import skipped_files
 from cli.inbox.unfinished_names import is_unfinished
+from gpu.evaluation.program import open_to_all
 from journal import durable
 from journal.lock import AppendLock
 from journal.log import LOCK_NAME

@@ -10,15 +10,15 @@ import logging
 import os
 import queue
 import select
-import shutil
 import signal
-import stat
 import subprocess
 import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+from gpu.evaluation.program import open_to_all
 
 THREADS_MAX = 3
 """Hooks that run at once: a slow one does not delay the next, and many events start few processes."""
@@ -96,16 +96,6 @@ def run(task: Task) -> Outcome:
     elif process.returncode:
         problem = _ended(process.returncode)
     return Outcome(problem, output, time.monotonic() - began)
-
-
-def open_to_all(program: str, directory: Path) -> Path | None:
-    """The file of a program, if all users can write to it: they could run commands as this user."""
-    found = shutil.which(directory / program if "/" in program else program)
-    if found is None:  # the start reports it
-        return None
-    with contextlib.suppress(OSError):
-        return Path(found) if Path(found).stat().st_mode & stat.S_IWOTH else None
-    return None
 
 
 def _read(pipe: int, process: subprocess.Popen[bytes], deadline: float) -> tuple[str, bool]:
