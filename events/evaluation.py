@@ -57,9 +57,10 @@ class FileChange(_Value, frozen=True, kw_only=True):
     rows: int
     """Rows that both were scored on."""
     change: Number
-    low: Number
-    """The 95 % interval of a paired bootstrap over rows."""
-    high: Number
+    low: float | None
+    """The 95 % interval of a paired bootstrap over rows (`events.statistics`). None: too few rows, or a loss is not
+    finite."""
+    high: float | None
 
 
 class QuestionScore(_Value, frozen=True, kw_only=True):

@@ -40,22 +40,20 @@ def why_not_judged(report: messages.VersionEvaluated) -> str:
 
 def _forgotten(changes: tuple[FileChange, ...], limit: float) -> str:
     """What the files that are forgotten say, and the worst of them."""
-    broken = [each for each in changes if isinstance(each.change, str) or isinstance(each.low, str)]
-    if broken:
-        return f"the loss on held-out rows of {broken[0].job[:12]} is not finite"
-    forgotten = [(each.change, each.low, each) for each in changes if not _at_most(each.low, limit)]
+    forgotten: list[tuple[float, float, str]] = []
+    for each in changes:
+        if isinstance(each.change, str):
+            return f"the loss on held-out rows of {each.job[:12]} is not finite"
+        if each.low is not None and each.low > limit:
+            forgotten.append((each.change, each.low, each.job))
     if not forgotten:
         return ""
-    change, low, worst = max(forgotten, key=lambda found: (found[0], found[2].job))
+    change, low, worst = max(forgotten)
     others = f" (and of {len(forgotten) - 1} more)" if len(forgotten) > 1 else ""
     return (
-        f"the loss on held-out rows of {worst.job[:12]}{others} rose by {change:.2f} nats per token, surely by "
+        f"the loss on held-out rows of {worst[:12]}{others} rose by {change:.2f} nats per token, surely by "
         f"{low:.2f} (max_forgetting {limit:g})"
     )
-
-
-def _at_most(value: float | str, limit: float) -> bool:
-    return isinstance(value, float | int) and value <= limit
 
 
 def _dropped(scores: Scores, comparison: Comparison, limit: float) -> str:
