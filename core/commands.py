@@ -10,7 +10,7 @@ from msgspec import Struct
 from core.values import DetachedCheckpoint
 from events.kinds import Change
 from events.messages import AnyFact
-from events.settings import DiskSettings, JobSettings, MemorySettings, RetentionSettings
+from events.settings import DiskSettings, Gate, JobSettings, MemorySettings, RetentionSettings, VersionSettings
 from events.values import Failure, Priority
 
 
@@ -169,6 +169,33 @@ class CancelConsolidation(Command, frozen=True, kw_only=True):
 class StartConsolidation(Command, frozen=True, kw_only=True):
     """Start the requested consolidation."""
 
+    gate: Gate | None = None
+    """What the evaluation of the version decides; None: it is not evaluated."""
+
+
+class RequestEvaluation(Command, frozen=True, kw_only=True):
+    """Request the evaluation of a version, for when nothing trains."""
+
+    version: str
+
+
+class StartEvaluation(Command, frozen=True, kw_only=True):
+    """Start the first pending evaluation, under the limits that the config file holds now."""
+
+    settings: VersionSettings
+
+
+class PromoteVersion(Command, frozen=True, kw_only=True):
+    """Move the head to a version that is held."""
+
+    version: str
+
+
+class DiscardVersion(Command, frozen=True, kw_only=True):
+    """Delete a version that is held."""
+
+    version: str
+
 
 class MoveHead(Command, frozen=True, kw_only=True):
     """Move the head to a version, a detached checkpoint, the content of a backup, or (all None) the origin."""
@@ -314,6 +341,10 @@ AnyCommand = (
     | RequestConsolidation
     | CancelConsolidation
     | StartConsolidation
+    | RequestEvaluation
+    | StartEvaluation
+    | PromoteVersion
+    | DiscardVersion
     | MoveHead
     | RollBack
     | RecordRestored

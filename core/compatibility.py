@@ -90,7 +90,8 @@ def fixed_settings(state: State) -> WeightSettings | None:
 
 def has_unpublished_training(state: State) -> bool:
     """True if some training is in no version: committed, or running."""
-    training = state.attempts.current is not None and state.consolidation.running is None
+    other = state.consolidation.running is not None or state.evaluations.running is not None
+    training = state.attempts.current is not None and not other
     return state.head.checkpoint is not None or training
 
 

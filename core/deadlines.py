@@ -129,9 +129,11 @@ def usual_s(gaps: Sequence[float]) -> float | None:
 
 
 def failures_in_a_row(state: State) -> int:
-    """Failures of the current job or consolidation without progress in between."""
+    """Failures of the current job, consolidation or evaluation without progress in between."""
     if state.consolidation.running is not None:
         return state.consolidation.request.failures if state.consolidation.request is not None else 0
+    if state.evaluations.running is not None:
+        return state.evaluations.pending[0].failures
     return state.training.current.failures if state.training.current is not None else 0
 
 
@@ -156,6 +158,8 @@ def ordered(watched: Watched, order: messages.AnyOrder) -> Watched:
             return _begun(watched, order.attempt, "load")
         case messages.Consolidate():
             return _begun(watched, order.attempt, "consolidate")
+        case messages.EvaluateVersion():
+            return _begun(watched, order.attempt, "load")
     return watched
 
 
@@ -183,6 +187,7 @@ def received(watched: Watched, fact: messages.AnyFact) -> Watched:
         case (
             messages.Step()
             | messages.Evaluated()
+            | messages.JobEvaluated()
             | messages.Sampled()
             | messages.SamplesPutOff()
             | messages.SamplesFailed()

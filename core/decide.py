@@ -9,7 +9,7 @@ from core.errors import IllegalEvent
 from core.evolve import TOPICS, evolve
 from core.state import State
 from core.tables import Events, composed
-from core.topics import attempts, consolidation
+from core.topics.running import running_topic
 from events import messages
 
 
@@ -19,9 +19,9 @@ def decide(state: State, command: AnyCommand, now: float) -> Events:
     Raises Refused with the reason. A report of the worker that cannot be true is no event: its attempt has failed.
     """
     handler = DECIDE[type(command)]
-    running = state.consolidation.running is not None
-    if running and getattr(command, "attempt", state.attempts.current) == state.attempts.current:
-        handler = consolidation.DECIDE_WHILE_RUNNING.get(type(command), handler)
+    running = running_topic(state)
+    if getattr(command, "attempt", state.attempts.current) == state.attempts.current:
+        handler = running.DECIDE_WHILE_RUNNING.get(type(command), handler)
     if not isinstance(command, messages.Fact):
         return handler(state, command, now)
     try:
@@ -30,7 +30,7 @@ def decide(state: State, command: AnyCommand, now: float) -> Events:
         for event in events:
             after = evolve(after, event)
     except IllegalEvent as error:
-        return consolidation.impossible(state, error, now) if running else attempts.impossible(state, error, now)
+        return running.impossible(state, error, now)
     return events
 
 

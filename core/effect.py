@@ -14,4 +14,4 @@ class Effect(Struct, frozen=True, kw_only=True):
 class SendToWorker(Effect, frozen=True, kw_only=True):
     """Send this message to the worker of its attempt, once. A worker starts if none is up."""
 
-    message: messages.Prepare | messages.Train | messages.Consolidate | messages.Yield
+    message: messages.Prepare | messages.Train | messages.Consolidate | messages.EvaluateVersion | messages.Yield

@@ -14,6 +14,7 @@ from core.topics.consolidation import BeginConsolidation, messages_of_the_consol
 from core.topics.consolidation_request import next_work
 from core.topics.daemon import StopProcess
 from core.topics.disk import AwaitDiskSpace
+from core.topics.evaluation.versions import BeginEvaluation, messages_of_the_evaluation
 from core.topics.head import RestoreCheckpoint, restores
 from core.topics.memory import ends_attempts
 from core.topics.outcomes import MoveRejected, moves_of_rejected
@@ -26,6 +27,7 @@ __all__ = [
     "AwaitDiskSpace",
     "BeginAttempt",
     "BeginConsolidation",
+    "BeginEvaluation",
     "Effect",
     "MoveRejected",
     "RestoreCheckpoint",
@@ -38,6 +40,7 @@ __all__ = [
 AnyEffect = (
     BeginAttempt
     | BeginConsolidation
+    | BeginEvaluation
     | SendToWorker
     | RestoreCheckpoint
     | MoveRejected
@@ -62,8 +65,10 @@ def next_effects(state: State, now: float) -> tuple[AnyEffect, ...]:
 
 
 def _for_the_running_attempt(state: State, attempt: int, now: float) -> tuple[AnyEffect, ...]:
-    job = state.training.current if state.consolidation.running is None else None
+    job = state.training.current  # none is in progress while anything else runs
     must_yield = state.daemon.status != "working" or ends_attempts(state.memory.shortage, now)
     if must_yield or (job is not None and job.skip_requested):
         return (SendToWorker(message=messages.Yield(attempt=attempt)),)
+    if state.evaluations.running is not None:
+        return messages_of_the_evaluation(state)
     return messages_of_the_consolidation(state) if job is None else messages_of_the_attempt(state)

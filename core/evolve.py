@@ -25,7 +25,7 @@ from core.topics import (
     step_recovery,
     training,
 )
-from core.topics.evaluation import samples, validation
+from core.topics.evaluation import held, jobs, samples, validation, versions
 from events.kinds import EVENT_TYPES, AnyEvent
 
 
@@ -41,6 +41,7 @@ TOPICS: tuple[Topic, ...] = (
     training,
     validation,
     samples,
+    jobs,
     step_recovery,
     recovery,
     outcomes,
@@ -48,6 +49,8 @@ TOPICS: tuple[Topic, ...] = (
     retention,
     consolidation_request,
     consolidation,
+    versions,
+    held,
     disk,
     disk_limits,
     memory,

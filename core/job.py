@@ -28,9 +28,17 @@ class Evaluation(Struct, frozen=True, omit_defaults=True):
     sampled_step: int = -1
     """The step after which the job was last sampled; -1: never. For the same reason as `step`."""
 
+    suites_step: int = -1
+    """The step after which both suites were last evaluated; -1: never."""
+
     def until(self, step: int) -> Evaluation:
         """Forget what was found after this step."""
-        return replace(self, step=min(self.step, step), sampled_step=min(self.sampled_step, step))
+        return replace(
+            self,
+            step=min(self.step, step),
+            sampled_step=min(self.sampled_step, step),
+            suites_step=min(self.suites_step, step),
+        )
 
 
 FEW_STEPS = 20

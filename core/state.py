@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from core.job import Job
+from core.structures.evaluations import Evaluations
 from core.structures.queue import Queue
 from core.topics.attempts import Attempts
 from core.topics.config import Config
@@ -38,6 +39,7 @@ class State(Struct, frozen=True, kw_only=True, gc=False):  # no cycles: values r
     memory: Memory = Memory()
     config: Config = Config()
     samples: Samples = Samples()
+    evaluations: Evaluations = Evaluations()
 
     def job(self, job_id: str) -> Job | None:
         """A job that is in progress, waits, or has failed."""

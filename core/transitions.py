@@ -1,12 +1,13 @@
 """The state machine, as data.
 
-Three machines share the journal. A **job** moves from the queue to trained (or rejected, failed, skipped, removed). A
-**consolidation** moves to a version. The **daemon** works, pauses and stops. Three rules connect them:
+Four machines share the journal. A **job** moves from the queue to trained (or rejected, failed, skipped, removed). A
+**consolidation** moves to a version. A **version** that the head has not moved to waits for a decision. The **daemon**
+works, pauses and stops. Three rules connect them:
 
 1. What is not in a table is illegal: `evolve` raises and the state does not change.
-2. At most one attempt runs, at a job or at a consolidation. `attempt_started` or `consolidation_started` begins it.
-   Each kind in `ENDS_ATTEMPT` ends it if it is about what runs; for the daemon that is one event: `attempt_ended`. So
-   nothing is merged while a training runs.
+2. At most one attempt runs, at a job, at a consolidation or at the evaluation of a version. `attempt_started`,
+   `consolidation_started` or `version_evaluation_started` begins it. Each kind in `ENDS_ATTEMPT` ends it if it is about
+   what runs; for the daemon that is one event: `attempt_ended`. So nothing is merged while a training runs.
 3. If an attempt ends before its job does, the job is `queued` again and keeps its committed steps, ahead of all others:
    a job that has started is finished first.
 
@@ -27,6 +28,7 @@ JobStatus = Literal[
 ]
 DaemonStatus = Literal["off", "off_paused", "idle", "working", "pausing", "paused", "stopping", "stopping_paused"]
 ConsolidationStatus = Literal["started", "backed_up", "merged", "verified", "published", "finished", "aborted"]
+VersionStatus = Literal["published", "held", "promoted", "deleted"]
 
 RUNNING: frozenset[JobStatus] = frozenset({"preparing", "ready", "training"})
 """A worker works on the job."""
@@ -47,6 +49,8 @@ ENDS_ATTEMPT: frozenset[Kind] = frozenset(
         "job_skipped",
         "consolidation_finished",
         "consolidation_aborted",
+        "version_evaluated",
+        "version_evaluation_failed",
     }
 )
 
@@ -87,6 +91,7 @@ JOB: Mapping[JobStatus, Mapping[Kind, JobStatus]] = {
         "batch_skipped": "training",
         "evaluation_done": "training",
         "evaluation_abandoned": "training",
+        "job_evaluated": "training",
         "samples_generated": "training",
         "samples_put_off": "training",
         "samples_failed": "training",
@@ -132,6 +137,25 @@ CONSOLIDATION: Mapping[ConsolidationStatus, Mapping[Kind, ConsolidationStatus]] 
 }
 """`version_published` and `consolidation_finished` are one transaction, so nothing stays `published`."""
 
+VERSION: Mapping[VersionStatus, Mapping[Kind, VersionStatus]] = {
+    "published": {
+        "version_held": "held",
+        "version_promoted": "promoted",
+        "head_moved": "promoted",
+        "version_deleted": "deleted",
+    },
+    "held": {
+        "version_held": "held",
+        "version_promoted": "promoted",
+        "head_moved": "promoted",
+        "version_deleted": "deleted",
+    },
+    "promoted": {},
+    "deleted": {},
+}
+"""A version of a consolidation with `gate = "hold"`. `published`: its evaluation is pending. To any other version, the
+head moves when its consolidation finishes."""
+
 DAEMON: Mapping[DaemonStatus, Mapping[Kind, DaemonStatus]] = {
     "off": {
         "daemon_started": "idle",
@@ -145,6 +169,7 @@ DAEMON: Mapping[DaemonStatus, Mapping[Kind, DaemonStatus]] = {
         "daemon_started": "idle",
         "attempt_started": "working",
         "consolidation_started": "working",
+        "version_evaluation_started": "working",
         "pause_requested": "paused",
         "daemon_held": "paused",
         "stop_requested": "stopping",

@@ -10,7 +10,7 @@ works on, and puts that number into every report. So the daemon can drop a late 
     train (from checkpoint, step)     ──▶
                                     ◀──     loaded            or  checkpoint_bad
                                     ◀──     evaluated               (where there is a validation set)
-                                    ◀──     sampled, samples_put_off, samples_failed
+                                    ◀──     sampled, samples_put_off, samples_failed; job_evaluated (at the end)
     sample (plan)                     ──▶   (at the next step boundary, or when [samples] changes)
                                     ◀──     step, step, …
                                     ◀──     out_of_memory           (the step changed nothing)
@@ -20,6 +20,8 @@ works on, and puts that number into every report. So the daemon can drop a late 
     committed                         ──▶   (only now may the next checkpoint be written)
     consolidate (head → version)      ──▶
                                     ◀──     backed_up, merged, verified, version_written
+    evaluate_version (version)        ──▶
+                                    ◀──     version_evaluated
     yield                             ──▶   (at the next step boundary: checkpoint, then; of a consolidation: at once)
                                     ◀──     yielded
     shutdown                          ──▶
@@ -32,24 +34,14 @@ from typing import Literal
 from msgspec import Struct
 
 from events.course import Course
+from events.evaluation import Comparison, Divergence, EvaluationId, ResultsFile, Scores, Suites
 from events.matching import Matcher
 from events.samples import SampleAnswer, SampleBudget, SampleFailure, SamplePlan
 from events.settings import JobSettings, ModelSettings, Plan
-from events.trained import Trained
+from events.trained import Trained, TrainedFile
 from events.values import BackupId, CheckpointId, CheckpointReason, Failure, JobId, Number, Suspicion, VersionId
 
 Phase = Literal["load", "prepare", "step", "evaluate", "sample", "checkpoint", "consolidate"]
-
-
-class TrainedFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A data file, or some steps of one, that weights were trained on."""
-
-    name: str
-    sha256: JobId
-    rows: int
-    epochs: int
-    steps: tuple[int, int]
-    """The first and the last global step."""
 
 
 class Fact(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="fact"):
@@ -117,6 +109,19 @@ class Evaluated(Fact, frozen=True, kw_only=True, tag="evaluated"):
     loss: Number
     training_loss: Number | None
     seconds: float
+
+
+class JobEvaluated(Fact, frozen=True, kw_only=True, tag="job_evaluated"):
+    """Both suites were evaluated at the end of the job; fields as in the event."""
+
+    global_step: int
+    step: int
+    results: ResultsFile | None
+    scores: Scores
+    divergence: Divergence | None
+    suites_sha256: str
+    seconds: float
+    problem: str
 
 
 class Sampled(Fact, frozen=True, kw_only=True, tag="sampled"):
@@ -230,6 +235,19 @@ class VersionWritten(Fact, frozen=True, kw_only=True, tag="version_written"):
     manifest_sha256: str
 
 
+class VersionEvaluated(Fact, frozen=True, kw_only=True, tag="version_evaluated"):
+    """A version and its parent were evaluated; fields as in the event."""
+
+    version: VersionId
+    results: ResultsFile
+    scores: Scores
+    comparison: Comparison | None
+    divergence: Divergence | None
+    suites_sha256: str
+    seconds: float
+    problem: str
+
+
 class Yielded(Fact, frozen=True, kw_only=True, tag="yielded"):
     """The worker stopped at a step boundary; every step that it reported is committed."""
 
@@ -254,6 +272,7 @@ AnyFact = (
     | Loaded
     | Step
     | Evaluated
+    | JobEvaluated
     | Sampled
     | SamplesPutOff
     | SamplesFailed
@@ -265,6 +284,7 @@ AnyFact = (
     | Merged
     | Verified
     | VersionWritten
+    | VersionEvaluated
     | Yielded
     | Failed
 )
@@ -302,6 +322,23 @@ class Consolidate(Order, frozen=True, kw_only=True, tag="consolidate"):
     """The present place of the origin, if it was moved since the checkpoint; the daemon adds it from the config."""
 
 
+class EvaluateVersion(Order, frozen=True, kw_only=True, tag="evaluate_version"):
+    """Evaluate a version, and its parent where its results are missing."""
+
+    version: VersionId
+    parent: VersionId | None
+    """None: the origin."""
+    has_parent: bool = True
+    """False: it was deleted, so there is nothing to compare with."""
+    evaluation: EvaluationId
+    parent_results: ResultsFile | None = None
+    """None: there are none."""
+    suites: Suites = Suites()
+    """The daemon adds them from the journal and the config."""
+    model: ModelSettings | None = None
+    """The origin; the daemon adds it from the config."""
+
+
 class Train(Order, frozen=True, kw_only=True, tag="train"):
     """Load the base (a version; None: the origin) and the checkpoint (None: nothing was trained from the base yet), and
     train on from `step` (0: the beginning).
@@ -329,6 +366,8 @@ class Train(Order, frozen=True, kw_only=True, tag="train"):
     """None: no samples in this attempt."""
     sample_plan: SamplePlan | None = None
     """The daemon adds it from the config."""
+    suites: Suites | None = None
+    """To evaluate after the last step; the daemon adds them from the journal. None: nothing is evaluated then."""
 
 
 class RunAgain(Order, frozen=True, kw_only=True, tag="run_again"):
@@ -358,4 +397,4 @@ class Shutdown(Order, frozen=True, kw_only=True, tag="shutdown"):
     """Exit."""
 
 
-AnyOrder = Prepare | Train | RunAgain | Sample | Consolidate | Yield | Committed | Shutdown
+AnyOrder = Prepare | Train | RunAgain | Sample | Consolidate | EvaluateVersion | Yield | Committed | Shutdown

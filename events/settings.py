@@ -7,7 +7,7 @@ decides what is allowed in the config file and in the journal.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
@@ -99,24 +99,6 @@ class DataSettings(Section, frozen=True, kw_only=True):
     """Rows of earlier files to mix into each new one, as a share of its rows, so that the model forgets less."""
 
 
-HookTrigger = Literal[
-    "job_finished",
-    "job_rejected",
-    "job_failed",
-    "attempt_failed",
-    "batch_skipped",
-    "micro_batch_split",
-    "held",
-    "disk_low",
-    "memory_low",
-    "diverged",
-    "damaged",
-    "recovered",
-    "version_published",
-    "validation_alert",
-]
-"""What can run a hook."""
-
 Severity = Literal["refuse", "warn", "off"]
 
 
@@ -200,7 +182,10 @@ class GuardSettings(Section, frozen=True, kw_only=True):
 
 class EvaluationSettings(Section, frozen=True, kw_only=True):
     """[evaluation] The loss on rows that are never trained on: those of [data] validation, and those of the job's own
-    file that are held out. If there are none, nothing is evaluated."""
+    file that are held out. If there are none, nothing is evaluated.
+
+    The end of a job and each version are evaluated on the held-out rows of every trained file, and on the questions in
+    evaluation/*.jsonl."""
 
     every_steps: Annotated[int, Meta(ge=0)] = 200
     """Evaluate every N steps of a job, and at its beginning and end; 0: only then."""
@@ -210,6 +195,17 @@ class EvaluationSettings(Section, frozen=True, kw_only=True):
     """Warn if the validation loss has risen and is above the training loss by more than this, nats."""
     gap_alert: NonNegative = 0.5
     """Alert if it is above by more than this, nats."""
+    files: Annotated[int, Meta(ge=0)] = 64
+    """The most trained files that a version is evaluated on: the first one, the newest ones, and some of those
+    between."""
+    rows_per_file: Annotated[int, Meta(ge=1, le=1024)] = 16
+    """The most held-out rows of each of them, chosen by their content."""
+    job_rows: Annotated[int, Meta(ge=0)] = 64
+    """The most rows of all files together at the end of a job; 0: none."""
+    job_questions: Annotated[int, Meta(ge=0)] = 16
+    """The most questions at the end of a job; 0: none."""
+    max_new_tokens: Annotated[int, Meta(ge=1, le=8192)] = 128
+    """The most tokens of an answer to a question."""
 
 
 class CheckpointSettings(Section, frozen=True, kw_only=True):
@@ -236,6 +232,22 @@ class ConsolidationSettings(Section, frozen=True, kw_only=True):
     """For a scheduled time at which no daemon ran: run it later, or skip it."""
     space_factor: Annotated[float, Meta(ge=1.0)] = 3.0
     """Disk space that must be free before it starts, as a multiple of the model's size."""
+
+
+Gate = Literal["off", "warn", "hold"]
+"""What the evaluation of a version decides."""
+
+
+class VersionSettings(Section, frozen=True, kw_only=True):
+    """[versions] What follows if a new version is worse than its parent."""
+
+    gate: Gate = "warn"
+    """"warn": the head moves to each new version; if it is worse, that is journaled and runs a hook. "hold": the head
+    moves to a version after its evaluation; if it is worse, a person decides. "off": versions are not judged."""
+    max_forgetting: NonNegative = 0.1
+    """A version is worse if the loss on the held-out rows of a file surely rose by more than this, nats per token."""
+    max_drop: Portion = 0.05
+    """A version is worse if the share of right answers fell by more than this."""
 
 
 class RetentionSettings(Section, frozen=True, kw_only=True):
@@ -295,36 +307,6 @@ class LogSettings(Section, frozen=True, kw_only=True):
     """Delete older files."""
     max_mb: Annotated[int, Meta(ge=1)] = 100
     """Size of all files together (10⁶ bytes); the oldest are deleted first."""
-
-
-class HookSettings(Section, frozen=True, kw_only=True):
-    """[hooks] Commands to run and notifications to send when something happens. "": none.
-
-    A command is split as a shell would (quotes hold words together) and run without a shell. It gets a summary as JSON
-    on its standard input, and in its environment (docs/guides/when-something-fails.md).
-    """
-
-    on_job_finished: str = ""
-    on_job_rejected: str = ""
-    on_job_failed: str = ""
-    on_attempt_failed: str = ""
-    on_batch_skipped: str = ""
-    on_micro_batch_split: str = ""
-    on_held: str = ""
-    on_disk_low: str = ""
-    on_memory_low: str = ""
-    on_diverged: str = ""
-    on_damaged: str = ""
-    on_recovered: str = ""
-    on_version_published: str = ""
-    on_validation_alert: str = ""
-    notify: tuple[str, ...] = ()
-    """Targets of notifications, as apprise URLs (`pip install 'keepstep[notify]'`): "discord://…", "mailto://…"."""
-    notify_on: tuple[HookTrigger, ...] = get_args(HookTrigger)
-    notify_template: str = "{{ message }}"
-    """The text of a notification, in Jinja2; the fields are those of the summary."""
-    timeout_s: Annotated[float, Meta(gt=0.0)] = 30.0
-    """End a command that runs longer."""
 
 
 Reporter = Literal["tensorboard", "trackio", "wandb", "mlflow"]

@@ -1,8 +1,10 @@
-"""The part of a model that an attempt trains."""
+"""The part of a model that an attempt trains, and the files that weights were trained on."""
 
 from __future__ import annotations
 
 from msgspec import Struct
+
+from events.values import JobId
 
 
 class Trained(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -15,3 +17,14 @@ class Trained(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Trained parameters."""
     share: float
     """Share of all parameters of the model, including the adapter's; from 0 to 1."""
+
+
+class TrainedFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A data file, or some steps of one, that weights were trained on."""
+
+    name: str
+    sha256: JobId
+    rows: int
+    epochs: int
+    steps: tuple[int, int]
+    """The first and the last global step."""

@@ -95,9 +95,12 @@ UPCASTERS: Mapping[tuple[str, int], Upcaster] = {
     ("attempt_started", 6): _attempt_started_v6,
     ("attempt_started", 7): _unchanged,  # in [training] no `min_learning_rate_ratio`, `warmup_ratio`, `betas`, `eps`
     ("attempt_started", 8): _unchanged,  # in [training] no `kernels`, `gradient_checkpointing`
+    ("attempt_started", 9): _unchanged,  # in [evaluation] no `files`, `rows_per_file`, `job_rows`, `job_questions`
     ("backup_created", 1): _backup_created_v1,
     ("checkpoint_pruned", 1): _checkpoint_pruned_v1,
+    ("consolidation_finished", 1): _unchanged,  # the head always moved to the version
     ("consolidation_requested", 1): _consolidation_requested_v1,
+    ("consolidation_started", 1): _unchanged,  # no version was evaluated
     ("file_enqueued", 1): _file_enqueued_v1,
     ("file_enqueued", 2): _file_enqueued_v2,
     ("job_prepared", 1): _unchanged,  # dropped and split no rows, and did not say how much padding there is

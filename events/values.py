@@ -124,6 +124,20 @@ def backup_before(version: str, attempt: int) -> str:
     return f"before-{version}-attempt-{attempt:04d}"
 
 
+def evaluation_of_version(version: str, attempt: int) -> str:
+    """The id of the evaluation of a version by this attempt.
+
+    >>> evaluation_of_version("v002", 5)
+    'v002-attempt-0005'
+    """
+    return f"{version}-attempt-{attempt:04d}"
+
+
+def is_evaluation_id(name: str) -> bool:
+    """True if keepstep wrote `evaluations/<name>.json`."""
+    return re.fullmatch(r"(v\d{3,}|step-\d{8,})-attempt-\d{4,}", name) is not None
+
+
 def is_backup_id(name: str) -> bool:
     """True if a directory of this name in `backups/` is keepstep's."""
     return _BACKUP_ID.fullmatch(name) is not None

@@ -19,8 +19,8 @@ from events import kinds
 from events.codec import Record
 from events.course import Course
 from events.kinds import AnyEvent
-from events.messages import TrainedFile
 from events.settings import JobSettings, Plan
+from events.trained import TrainedFile
 from events.values import CheckpointId, JobId, VersionId
 
 

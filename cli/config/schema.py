@@ -24,12 +24,12 @@ from cli.config.renamed import with_present_names
 from cli.errors import UserError
 from cli.home.trust import open_to_all, refuse_owner, resolve_link
 from core.deadlines import Limits
+from events.hooks import HookSettings
 from events.samples import SamplesSettings
 from events.settings import (
     ConsolidationSettings,
     DiskSettings,
     FullSettings,
-    HookSettings,
     InboxSettings,
     JobSettings,
     LogSettings,

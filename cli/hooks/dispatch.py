@@ -25,7 +25,7 @@ from cli.output.console import Console
 from core.state import State
 from events import kinds
 from events.codec import Record, decode_record, kind_of
-from events.settings import HookSettings
+from events.hooks import HookSettings
 from events.text import carried
 from journal import Position, PositionLost, follow
 from journal.durable import claim_directory, move_aside, read_file, write_all

@@ -15,7 +15,7 @@ from cli.hooks.triggers import TITLES, Summary
 from cli.machine.clock import timestamp
 from cli.output.terminal import print_json, print_listing, say
 from cli.text import printable_lines
-from events.settings import HookTrigger
+from events.hooks import HookTrigger
 
 TRIGGERS: tuple[HookTrigger, ...] = get_args(HookTrigger)
 

@@ -10,8 +10,8 @@ from core.failures import EXPLANATIONS, Trouble
 from core.state import State
 from core.topics.evaluation.validation import is_worse
 from events import kinds
+from events.hooks import HookTrigger
 from events.kinds import AnyEvent, BatchSkipped, EvaluationDone, MemoryLow, MemoryRecovered, MicrobatchSplit
-from events.settings import HookTrigger
 
 TITLES: dict[HookTrigger, str] = {
     "job_finished": "a file is trained",

@@ -207,8 +207,10 @@ def _worker_failed(state: State, report: messages.Failed | commands.ReportWorker
         return []
     cause = (report.attempt, report.failure, report.message)
     abandoned = validation.abandoned(job, *cause) if report.evaluating else ()
-    if report.sampling and (abandoned := samples.abandoned(job, *cause)):
-        job = replace(job, failures=min(job.failures, ATTEMPTS_WITHOUT_PROGRESS - 2))  # samples never fail a job
+    if report.sampling:
+        abandoned = samples.abandoned(job, *cause)
+    if abandoned:  # what changes no weights never fails a job
+        job = replace(job, failures=min(job.failures, ATTEMPTS_WITHOUT_PROGRESS - 2))
     return [*abandoned, *fail(state, job, report.failure, report.message, now)]
 
 
@@ -266,6 +268,10 @@ DECIDE: DecideTable = {
     messages.Yielded: _yielded,
     messages.CheckpointBad: _checkpoint_bad,
 }
+
+
+DECIDE_WHILE_RUNNING: DecideTable = {}
+"""`DECIDE` and the tables of training have every handler for the running attempt at a job."""
 
 
 # -- events ---------------------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from core.values import Version
 from events import kinds, messages
 from events.codec import kind_of
 from events.kinds import AnyEvent
+from events.settings import Gate
 from events.values import Failure, backup_before, version_id
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class Run(Struct, frozen=True, kw_only=True):
     parent: str | None
     checkpoint: str
     backup: str
+    gate: Gate | None = None
     applied: float | None = None
     in_place: float | None = None
     difference: float = 0.0
@@ -72,7 +74,7 @@ class BeginConsolidation(Effect, frozen=True, kw_only=True):
 # -- commands and reports of the worker -----------------------------------------------------------------------------
 
 
-def _start(state: State, _command: commands.StartConsolidation, _now: float) -> Events:
+def _start(state: State, command: commands.StartConsolidation, _now: float) -> Events:
     refuse_unless_idle(state)
     if (
         state.consolidation.request is None
@@ -85,6 +87,8 @@ def _start(state: State, _command: commands.StartConsolidation, _now: float) -> 
     head = state.head
     if head.checkpoint is None:
         return [kinds.ConsolidationCancelled(message=nothing_trained(state))]
+    if (version := held_version_of(state)) is not None:
+        return [kinds.ConsolidationCancelled(message=already_held(version))]
     attempt, version = state.attempts.last + 1, version_id(state.retention.versions_made + 1)
     return [
         kinds.ConsolidationStarted(
@@ -93,8 +97,24 @@ def _start(state: State, _command: commands.StartConsolidation, _now: float) -> 
             parent=head.base,
             checkpoint=head.checkpoint.id,
             backup=backup_before(version, attempt),
+            gate=command.gate,
         )
     ]
+
+
+def held_version_of(state: State) -> str | None:
+    """The held version that was made of the head as it is; None: there is none."""
+    head = state.head.checkpoint
+    versions = (state.retention.version(held.version) for held in state.evaluations.held)
+    return next((each.id for each in versions if each and head and each.checkpoint == head.id), None)
+
+
+def already_held(version: str) -> str:
+    """Why no other version is made of the same weights."""
+    return (
+        f"{version} has everything that was trained, and is held: `keepstep versions promote {version}` moves the head "
+        f"to it, `keepstep versions discard {version}` deletes it"
+    )
 
 
 def _nothing(_state: State, _report: object, _now: float) -> Events:
@@ -128,12 +148,15 @@ def _verified(_state: State, report: messages.Verified, _now: float) -> Events:
 
 
 def _version_written(state: State, report: messages.VersionWritten, now: float) -> Events:
-    """Publish the version and move the head to it. Prune what it was merged from: the version and its backup hold
-    that."""
+    """Publish the version. Unless the gate holds it, move the head to it and prune what it was merged from: the version
+    and its backup hold that."""
+    running = state.consolidation.running
+    assert running is not None
+    promoted = running.gate != "hold"
     return [
         kinds.VersionPublished(**asdict(report), made_at=now),
-        kinds.ConsolidationFinished(attempt=report.attempt, version=report.version),
-        *retention.prune(state.head.checkpoints),
+        kinds.ConsolidationFinished(attempt=report.attempt, version=report.version, promoted=promoted),
+        *(retention.prune(state.head.checkpoints) if promoted else ()),
     ]
 
 
@@ -239,6 +262,7 @@ def _started(state: State, event: kinds.ConsolidationStarted) -> State:
         parent=event.parent,
         checkpoint=event.checkpoint,
         backup=event.backup,
+        gate=event.gate,
     )
     return replace(
         move_daemon(state, event),
@@ -300,7 +324,10 @@ def _version_published(state: State, event: kinds.VersionPublished) -> State:
     )
     versions = (*retained.versions, version)
     retained = replace(retained, versions=versions, versions_made=retained.versions_made + 1)
-    return replace(_on(state, running), retention=retained)
+    evaluations = state.evaluations
+    if running.gate is not None:
+        evaluations = evaluations.published(version.id, holds=running.gate == "hold")
+    return replace(_on(state, running), retention=retained, evaluations=evaluations)
 
 
 def _ended(state: State, event: kinds.ConsolidationFinished | kinds.ConsolidationAborted) -> State:
@@ -310,9 +337,15 @@ def _ended(state: State, event: kinds.ConsolidationFinished | kinds.Consolidatio
 
 def _finished(state: State, event: kinds.ConsolidationFinished) -> State:
     head, step = state.head, state.head.global_step
+    held = state.evaluations.hold_of(event.version) is not None
+    if held == event.promoted:
+        raise illegal(event, "published", f"{event.version} is {'held' if held else 'not held'}")
+    ended = _ended(state, event)
+    ended = replace(ended, consolidation=replace(state.consolidation, request=None, running=None))
+    if held:
+        return ended
     return replace(
-        _ended(state, event),
-        consolidation=replace(state.consolidation, request=None, running=None),
+        ended,
         head=replace(
             head,
             base=event.version,

@@ -12,7 +12,8 @@ from core.checks import illegal
 from core.errors import Refused
 from core.tables import DecideTable, Events, EvolveTable
 from core.topics.attempts import BeginAttempt, WaitUntil, is_due, next_attempt
-from core.topics.consolidation import BeginConsolidation, Request
+from core.topics.consolidation import BeginConsolidation, Request, already_held, held_version_of
+from core.topics.evaluation.versions import BeginEvaluation, next_evaluation
 from core.topics.head import nothing_trained
 from events import kinds
 from events.settings import ConsolidationSettings
@@ -31,7 +32,7 @@ def date_due(settings: ConsolidationSettings, zone: tzinfo, state: State, now: f
     clocks were set forward; of one that comes twice, the first counts (PEP 495, fold = 0). With `missed = "skip"`,
     nothing is due if the moment was before the daemon started. `now`: Unix time, seconds.
     """
-    if not settings.schedule or state.consolidation.request is not None or state.head.checkpoint is None:
+    if not settings.schedule or state.consolidation.request is not None or _is_decided(state):
         return None
     at = time.fromisoformat(settings.schedule)
     day = datetime.fromtimestamp(now, zone).date()
@@ -40,6 +41,12 @@ def date_due(settings: ConsolidationSettings, zone: tzinfo, state: State, now: f
     since = state.daemon.first_started_at if settings.missed == "run" else state.daemon.process_started_at
     due = _moment(day, at, zone) >= since and day.isoformat() > state.consolidation.last_scheduled
     return day.isoformat() if due else None
+
+
+def _is_decided(state: State) -> bool:
+    """True if nothing was trained since the last version, or since one that is held or was discarded."""
+    head = state.head.checkpoint
+    return head is None or head.id == state.evaluations.discarded or held_version_of(state) is not None
 
 
 def _moment(day: date, at: time, zone: tzinfo) -> float:
@@ -57,6 +64,9 @@ def _request(state: State, command: commands.RequestConsolidation, _now: float) 
             f"{nothing_trained(state)}, so there is nothing to consolidate. "
             "To train: `keepstep add FILE`, then `keepstep run`"
         )
+    version = held_version_of(state)
+    if version is not None and not state.training.in_progress and state.queue.front() is None:
+        raise Refused(already_held(version))
     return [
         kinds.ConsolidationRequested(
             description=command.description, after_current=command.after_current, scheduled_for=command.scheduled_for
@@ -107,8 +117,11 @@ EVOLVE: EvolveTable = {
 # -- effects --------------------------------------------------------------------------------------------------------
 
 
-def next_work(state: State, now: float) -> tuple[BeginAttempt | BeginConsolidation | WaitUntil, ...]:
-    """What starts when nothing runs: a job in progress first, then a consolidation or the front of the queue."""
+def next_work(state: State, now: float) -> tuple[BeginAttempt | BeginConsolidation | BeginEvaluation | WaitUntil, ...]:
+    """What starts when nothing runs: a job in progress first, then the evaluation of a version, then a consolidation or
+    the front of the queue."""
+    if evaluation := next_evaluation(state, now):
+        return evaluation
     request = state.consolidation.request
     if request is None or state.training.in_progress:
         return next_attempt(state, now)

@@ -13,7 +13,7 @@ from core.effect import Effect
 from core.errors import Refused
 from core.structures.situations import Hold
 from core.tables import DecideTable, Events, EvolveTable
-from core.topics import attempts, consolidation
+from core.topics.running import running_topic
 from core.transitions import OFF, PAUSED, STOPPING, DaemonStatus
 from events import kinds
 from events.event import Event
@@ -59,8 +59,7 @@ def _create_home(state: State, command: commands.CreateHome, _now: float) -> Eve
 
 
 def _start_daemon(state: State, command: commands.StartDaemon, _now: float) -> Events:
-    interrupted = (consolidation if state.consolidation.running is not None else attempts).interrupted(state)
-    return [*interrupted, kinds.DaemonStarted(**asdict(command))]
+    return [*running_topic(state).interrupted(state), kinds.DaemonStarted(**asdict(command))]
 
 
 def _stop_daemon(state: State, command: commands.StopDaemon, _now: float) -> Events:

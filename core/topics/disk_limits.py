@@ -12,7 +12,8 @@ from msgspec.structs import replace
 from core import commands
 from core.checks import illegal
 from core.tables import DecideTable, Events, EvolveTable
-from core.topics import attempts, consolidation, disk, retention
+from core.topics import disk, retention
+from core.topics.running import running_topic
 from events import kinds
 from events.kinds import AnyEvent
 from events.settings import DiskSettings, RetentionSettings
@@ -67,9 +68,8 @@ def _measure_disk(state: State, command: commands.MeasureDisk, now: float) -> Ev
     limit = f'"auto" ({hard / GB:.2f} GB)' if command.disk.hard_gb == "auto" else f"{command.disk.hard_gb:g}"
     message = f"{free / GB:.2f} GB are free on the disk, less than [disk] hard_gb = {limit}"
     if full is None and free < hard:
-        topic = consolidation if state.consolidation.running is not None else attempts
         report = commands.ReportDiskFull(message=message, wanted_bytes=wanted)
-        events += topic.fail_for_full_disk(state, report, now)
+        events += running_topic(state).fail_for_full_disk(state, report, now)
     elif full is not None and (less := max(wanted, disk.bytes_wanted(state))) < full.wanted_bytes:
         events.append(kinds.StorageExhausted(message=message if free < hard else full.message, wanted_bytes=less))
     return events

@@ -169,7 +169,8 @@ def _head_moved(state: State, event: kinds.HeadMoved) -> State:
         pending_restore=event.backup,
     )
     recovery = replace(state.recovery, replay_ranges=(), step_log=StepLog(head.global_step))
-    return _with_jobs_restarted(replace(state, head=head, recovery=recovery))
+    evaluations = state.evaluations.released(event.version)  # a person decided
+    return _with_jobs_restarted(replace(state, head=head, recovery=recovery, evaluations=evaluations))
 
 
 def _target(state: State, event: kinds.HeadMoved) -> DetachedCheckpoint:

@@ -67,13 +67,20 @@ def checkpoints_to_prune(
 
 def versions_to_delete(state: State, keep: int) -> Sequence[Version]:
     """Versions that retention deletes, the oldest first: all but the newest `keep` (0: none is deleted), and never a
-    version that the head or a detached checkpoint was trained from. Later versions hold everything that a deleted one
-    held."""
+    version that the head or a detached checkpoint was trained from, that is held, or that an evaluation needs. Later
+    versions hold everything that a deleted one held; a held one does not count as later."""
     if keep == 0:
         return ()
-    versions = state.retention.versions
-    needed = {state.head.base, *(detached.base for detached in state.head.detached)}
+    held = {each.version for each in state.evaluations.held}
+    versions = [each for each in state.retention.versions if each.id not in held]
+    needed = {state.head.base, *(detached.base for detached in state.head.detached), *_evaluated(state)}
     return [version for version in versions[: max(0, len(versions) - keep)] if version.id not in needed]
+
+
+def _evaluated(state: State) -> set[str | None]:
+    """The versions that are to be evaluated, and their parents, which they are compared with."""
+    pending = {each.version for each in state.evaluations.pending}
+    return {*pending, *(each.parent for each in state.retention.versions if each.id in pending)}
 
 
 def backups_to_delete(state: State, *, keep: int, days: float, now: float) -> Sequence[Backup]:
@@ -87,6 +94,9 @@ def why_version_stays(state: State, version: Version) -> str | None:
     """The reason why this version cannot be deleted; None if it can."""
     if version.id == state.head.base:
         return "the head was trained from it; `keepstep versions restore` another one first"
+    running = state.evaluations.running
+    if running is not None and version.id in {running.version, running.parent}:
+        return f"the evaluation of {running.version} is running; wait, or `keepstep pause` first"
     for each in state.retention.versions:
         if each.parent == version.id:
             return f"{each.id} was built on it; delete that one first"
@@ -132,7 +142,8 @@ def _prune_checkpoints(state: State, command: commands.PruneCheckpoints, _now: f
     return prune(pruned)
 
 
-def _delete_version(state: State, command: commands.DeleteVersion, _now: float) -> Events:
+def delete_version(state: State, command: commands.DeleteVersion, _now: float) -> Events:
+    """Delete a version or a detached checkpoint. Raises Refused."""
     for detached in state.head.detached:
         if detached.checkpoint.id == command.version:
             return prune([detached.checkpoint])
@@ -190,7 +201,7 @@ def _delete_old_backups(state: State, command: commands.DeleteBackups, now: floa
 DECIDE: DecideTable = {
     commands.Retain: _retain,
     commands.PruneCheckpoints: _prune_checkpoints,
-    commands.DeleteVersion: _delete_version,
+    commands.DeleteVersion: delete_version,
     commands.RecordBackup: _record_backup,
     commands.DeleteBackups: _delete_old_backups,
 }
@@ -213,10 +224,13 @@ def _checkpoint_pruned(state: State, event: kinds.CheckpointPruned) -> State:
 
 def _version_deleted(state: State, event: kinds.VersionDeleted) -> State:
     retention = state.retention
-    if retention.version(event.version) is None or event.version == state.head.base:
+    version, running = retention.version(event.version), state.evaluations.running
+    is_used = event.version == state.head.base or (running is not None and event.version == running.version)
+    if version is None or is_used:
         raise illegal(event, state.daemon.status, f"{event.version} is not a version that can be deleted")
     versions = tuple(each for each in retention.versions if each.id != event.version)
-    return replace(state, retention=replace(retention, versions=versions))
+    evaluations = state.evaluations.deleted(version)
+    return replace(state, retention=replace(retention, versions=versions), evaluations=evaluations)
 
 
 def _backup_created(state: State, event: kinds.BackupCreated) -> State:

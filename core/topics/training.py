@@ -14,10 +14,11 @@ from core.job import Evaluation, Job
 from core.tables import DecideTable, Events, EvolveTable
 from core.topics import attempts, recovery, retention
 from core.topics.attempts import Attempts, Progress
-from core.topics.evaluation import samples, validation
+from core.topics.evaluation import jobs, samples, validation
 from core.values import Checkpoint
 from events import kinds, messages
 from events.course import Course
+from events.evaluation import Suites
 from events.kinds import AnyEvent
 from events.settings import JobSettings
 
@@ -270,5 +271,6 @@ def messages_of_the_attempt(state: State) -> tuple[SendToWorker, ...]:
         evaluated_to=job.evaluation.step,
         environment=job.environment,
         samples=samples.budget(state, job),
+        suites=Suites() if jobs.is_due(job) else None,
     )
     return (SendToWorker(message=train),)

@@ -55,7 +55,17 @@ from events.kinds.disk import (
     StorageLow,
     StorageRecovered,
 )
-from events.kinds.evaluation import EvaluationAbandoned, EvaluationDone
+from events.kinds.evaluation import (
+    EvaluationAbandoned,
+    EvaluationDone,
+    JobEvaluated,
+    VersionEvaluated,
+    VersionEvaluationFailed,
+    VersionEvaluationRequested,
+    VersionEvaluationStarted,
+    VersionHeld,
+    VersionPromoted,
+)
 from events.kinds.head import CheckpointRestored, HeadMoved
 from events.kinds.jobs import (
     FileDuplicate,
@@ -138,6 +148,7 @@ __all__ = [
     "FileEnqueued",
     "HeadMoved",
     "HomeCreated",
+    "JobEvaluated",
     "JobFailed",
     "JobHeld",
     "JobMoved",
@@ -172,6 +183,12 @@ __all__ = [
     "StorageRecovered",
     "TrainingStarted",
     "VersionDeleted",
+    "VersionEvaluated",
+    "VersionEvaluationFailed",
+    "VersionEvaluationRequested",
+    "VersionEvaluationStarted",
+    "VersionHeld",
+    "VersionPromoted",
     "VersionPublished",
 ]
 
@@ -210,6 +227,7 @@ AnyEvent = (
     | CheckpointCommitted
     | EvaluationDone
     | EvaluationAbandoned
+    | JobEvaluated
     | SamplesRequested
     | SamplesGenerated
     | SamplesPutOff
@@ -234,6 +252,12 @@ AnyEvent = (
     | VersionPublished
     | ConsolidationFinished
     | ConsolidationAborted
+    | VersionEvaluationRequested
+    | VersionEvaluationStarted
+    | VersionEvaluated
+    | VersionEvaluationFailed
+    | VersionHeld
+    | VersionPromoted
     | StorageExhausted
     | StorageFreed
     | StorageLow

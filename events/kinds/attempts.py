@@ -12,7 +12,7 @@ from events.values import Failure, JobId
 class AttemptStarted(Event, frozen=True, kw_only=True, tag="attempt_started"):
     """A worker got a job. Attempts are numbered over the life of the home."""
 
-    v: Literal[9] = 9
+    v: Literal[10] = 10
     job: JobId
     attempt: int
     settings: JobSettings

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from events.event import Event
+from events.settings import Gate
 from events.values import BackupId, CheckpointId, Failure, VersionId
 
 
@@ -29,7 +30,7 @@ class ConsolidationCancelled(Event, frozen=True, kw_only=True, tag="consolidatio
 class ConsolidationStarted(Event, frozen=True, kw_only=True, tag="consolidation_started"):
     """A worker was asked to merge. Nothing trains until this attempt ends."""
 
-    v: Literal[1] = 1
+    v: Literal[2] = 2
     attempt: int
     version: VersionId
     parent: VersionId | None
@@ -37,6 +38,8 @@ class ConsolidationStarted(Event, frozen=True, kw_only=True, tag="consolidation_
     checkpoint: CheckpointId
     """The head, which is merged."""
     backup: BackupId
+    gate: Gate | None = None
+    """[versions] gate: what its evaluation decides. None: it is not evaluated, and the head moves to it."""
 
 
 class ConsolidationBackedUp(Event, frozen=True, kw_only=True, tag="consolidation_backed_up"):
@@ -80,11 +83,13 @@ class VersionPublished(Event, frozen=True, kw_only=True, tag="version_published"
 
 
 class ConsolidationFinished(Event, frozen=True, kw_only=True, tag="consolidation_finished"):
-    """The new version is the base now, and the next step starts from it."""
+    """The version is there, and the attempt ends."""
 
-    v: Literal[1] = 1
+    v: Literal[2] = 2
     attempt: int
     version: VersionId
+    promoted: bool = True
+    """True: it is the base now, and the next step starts from it. False: the head stays until `version_promoted`."""
 
 
 class ConsolidationAborted(Event, frozen=True, kw_only=True, tag="consolidation_aborted"):

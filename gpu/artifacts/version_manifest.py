@@ -11,8 +11,8 @@ from typing import Literal
 import msgspec
 from msgspec import Struct, field
 
-from events.messages import TrainedFile
 from events.settings import FullSettings
+from events.trained import TrainedFile
 from events.values import VersionId
 from gpu.artifacts.artifact import Artifact, Watch
 from gpu.artifacts.manifest import UNDECODABLE, FileEntry, Manifest, decoded, describe, leaves_directory, read_hashed

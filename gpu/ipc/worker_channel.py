@@ -20,6 +20,7 @@ from events.messages import (
     AnyOrder,
     Committed,
     Consolidate,
+    EvaluateVersion,
     Heartbeat,
     OutOfMemory,
     Phase,
@@ -94,7 +95,7 @@ class SocketChannel:
     def __init__(self, connection: socket) -> None:
         self._connection = connection
         self._sender = Sender(connection)
-        self._orders: queue.SimpleQueue[Prepare | Train | Consolidate | Yield] = queue.SimpleQueue()
+        self._orders: queue.SimpleQueue[Prepare | Train | Consolidate | EvaluateVersion | Yield] = queue.SimpleQueue()
         self._courses: queue.SimpleQueue[Course] = queue.SimpleQueue()
         self._yield = threading.Event()
         self._sample_order: Sample | None = None
@@ -103,7 +104,7 @@ class SocketChannel:
         self._commit = threading.Condition()
         threading.Thread(target=self._read, name="orders", daemon=True).start()
 
-    def next_order(self) -> Prepare | Train | Consolidate | Yield:
+    def next_order(self) -> Prepare | Train | Consolidate | EvaluateVersion | Yield:
         """Wait for the next order to carry out."""
         order = self._orders.get()
         if isinstance(order, Yield):

@@ -4,8 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
+from msgspec.structs import replace
+
 from events import kinds, messages
 from events.course import Course, Split
+from events.evaluation import (
+    Comparison,
+    Divergence,
+    FileChange,
+    FileScore,
+    HeldOutFile,
+    QuestionScore,
+    ResultsFile,
+    Scores,
+    Suites,
+)
 from events.kinds import AnyEvent
 from events.samples import SampleAnswer, SampleBudget, SamplePlan, SamplesSettings
 from events.settings import (
@@ -18,8 +31,9 @@ from events.settings import (
     Plan,
     QloraSettings,
     TrainingSettings,
+    VersionSettings,
 )
-from events.trained import Trained
+from events.trained import Trained, TrainedFile
 
 JOB = "ab" * 32
 CHECKPOINT = "step-00000012-attempt-0003"
@@ -47,6 +61,31 @@ SAMPLED: dict[str, Any] = {
     "seed": 42,
     "tokens": 9,
     "seconds": 0.25,
+}
+
+RESULTS = ResultsFile(id="v002-attempt-0005", sha256="78" * 32, size_bytes=4096)
+SCORES = Scores(
+    files=(
+        FileScore(job=JOB, rows=16, tokens=640, loss=1.75, accuracy=0.625),
+        FileScore(job="cd" * 32, rows=1, tokens=4, loss="NaN", accuracy=0.0),
+    ),
+    questions=QuestionScore(total=10, right=4),
+)
+EVALUATED: dict[str, Any] = {
+    "version": "v002",
+    "results": RESULTS,
+    "scores": SCORES,
+    "comparison": Comparison(
+        parent="v001",
+        scores=Scores(questions=QuestionScore(total=10, right=9)),
+        changes=(FileChange(job=JOB, rows=16, change=0.25, low=0.125, high=0.5),),
+        gained=1,
+        lost=6,
+    ),
+    "divergence": Divergence(nats=0.5, tokens=640),
+    "suites_sha256": "9a" * 32,
+    "seconds": 12.5,
+    "problem": "",
 }
 
 PLAN = Plan(
@@ -175,6 +214,30 @@ EVENTS: tuple[AnyEvent, ...] = (
         seconds=0.75,
         concern="not_finite",
     ),
+    kinds.JobEvaluated(
+        job=JOB,
+        attempt=3,
+        global_step=12,
+        step=6,
+        results=replace(RESULTS, id="step-00000012-attempt-0003"),
+        scores=SCORES,
+        divergence=None,
+        suites_sha256="9a" * 32,
+        seconds=1.25,
+        problem="",
+    ),
+    kinds.JobEvaluated(
+        job=JOB,
+        attempt=3,
+        global_step=12,
+        step=6,
+        results=None,
+        scores=Scores(),
+        divergence=Divergence(nats=0.125, tokens=64),
+        suites_sha256="",
+        seconds=0.5,
+        problem="2 GiB are missing",
+    ),
     kinds.EvaluationAbandoned(job=JOB, attempt=3, failure="hang", message="no progress for 600 s"),
     kinds.SamplesRequested(job=JOB),
     kinds.SamplesGenerated(job=JOB, attempt=3, **SAMPLED),
@@ -249,12 +312,39 @@ EVENTS: tuple[AnyEvent, ...] = (
     kinds.ConsolidationCancelled(message="nothing was learned"),
     kinds.ConsolidationStarted(attempt=4, version="v002", parent="v001", checkpoint=CHECKPOINT, backup=BACKUP),
     kinds.ConsolidationStarted(attempt=4, version="v001", parent=None, checkpoint=CHECKPOINT, backup=BACKUP),
+    kinds.ConsolidationStarted(
+        attempt=4, version="v002", parent="v001", checkpoint=CHECKPOINT, backup=BACKUP, gate="hold"
+    ),
     kinds.ConsolidationBackedUp(attempt=4),
     kinds.ConsolidationMerged(attempt=4, applied=0.9987, in_place=0.025),
     kinds.ConsolidationMerged(attempt=4, applied=None, in_place=None),
     kinds.ConsolidationVerified(attempt=4, difference=0.0029, tolerance=0.1),
     kinds.VersionPublished(attempt=4, version="v002", size_bytes=2**28, manifest_sha256="34" * 32, made_at=1.8e9 + 0.5),
     kinds.ConsolidationFinished(attempt=4, version="v002"),
+    kinds.ConsolidationFinished(attempt=4, version="v002", promoted=False),
+    kinds.VersionEvaluationRequested(version="v002"),
+    kinds.VersionEvaluationStarted(
+        attempt=5,
+        version="v002",
+        parent="v001",
+        evaluation="v002-attempt-0005",
+        settings=VersionSettings(gate="hold", max_forgetting=0.25, max_drop=0.0),
+    ),
+    kinds.VersionEvaluationStarted(
+        attempt=5, version="v001", parent=None, evaluation="v001-attempt-0005", settings=VersionSettings()
+    ),
+    kinds.VersionEvaluated(attempt=5, **EVALUATED, worse="right answers fell from 9 to 4 of 10 (max_drop 0.05)"),
+    kinds.VersionEvaluated(
+        attempt=5, **{**EVALUATED, "comparison": None, "divergence": None, "problem": "no question"}, worse=""
+    ),
+    kinds.VersionEvaluationFailed(
+        attempt=5, version="v002", failure="hang", message="no progress", retry=True, retry_at=1.8e9
+    ),
+    kinds.VersionEvaluationFailed(
+        attempt=5, version="v002", failure=None, message="it was asked to yield", retry=True, retry_at=None
+    ),
+    kinds.VersionHeld(version="v002", reason="right answers fell from 9 to 4 of 10 (max_drop 0.05)"),
+    kinds.VersionPromoted(version="v002", by="person"),
     kinds.ConsolidationAborted(attempt=4, failure=None, message="the daemon was gone", retry_at=None),
     kinds.ConsolidationAborted(attempt=4, failure="preflight", message="too little room", retry_at=1.8e9),
     kinds.HeadMoved(version="v001", checkpoint=None, backup=None),
@@ -331,6 +421,17 @@ FACTS: tuple[messages.AnyFact, ...] = (
     messages.Evaluated(
         attempt=3, global_step=12, step=6, rows=128, tokens=4096, loss=2.25, training_loss=1.5, seconds=0.75
     ),
+    messages.JobEvaluated(
+        attempt=3,
+        global_step=12,
+        step=6,
+        results=RESULTS,
+        scores=SCORES,
+        divergence=None,
+        suites_sha256="9a" * 32,
+        seconds=1.25,
+        problem="",
+    ),
     messages.Sampled(attempt=3, **SAMPLED),
     messages.SamplesPutOff(
         attempt=3, global_step=12, step=6, round_s=8.5, trained_s=200.0, cost_max=0.01, next_step=1000
@@ -357,6 +458,7 @@ FACTS: tuple[messages.AnyFact, ...] = (
     messages.Merged(attempt=4, applied=0.9987, in_place=None),
     messages.Verified(attempt=4, difference=0.0029, tolerance=0.1),
     messages.VersionWritten(attempt=4, version="v002", size_bytes=2**28, manifest_sha256="34" * 32),
+    messages.VersionEvaluated(attempt=5, **EVALUATED),
     messages.Yielded(attempt=3),
     messages.Failed(attempt=3, failure="code", message="division by zero", trace="Traceback …"),
 )
@@ -375,6 +477,7 @@ ORDERS: tuple[messages.AnyOrder, ...] = (
         evaluated_to=4,
         samples=SampleBudget(sampled_to=4, trained_s=12.5, round_s=0.25, asked=True),
         sample_plan=SamplePlan(settings=SamplesSettings(prompts="p.jsonl"), prompts_sha256=JOB),
+        suites=Suites(rows_max=64, questions_max=16),
     ),
     messages.Sample(attempt=3, plan=SamplePlan(settings=SamplesSettings(), problem="it is gone"), asked=True),
     messages.RunAgain(attempt=3, course=Course(splits=(Split(step=7, parts=4, steps=128),), skipped=(2, 5))),
@@ -385,8 +488,19 @@ ORDERS: tuple[messages.AnyOrder, ...] = (
         checkpoint=CHECKPOINT,
         backup=BACKUP,
         description="die Nacht",
-        files=(messages.TrainedFile(name="a.jsonl", sha256=JOB, rows=48, epochs=2, steps=(1, 12)),),
+        files=(TrainedFile(name="a.jsonl", sha256=JOB, rows=48, epochs=2, steps=(1, 12)),),
         space_factor=3.0,
+    ),
+    messages.EvaluateVersion(
+        attempt=5,
+        version="v002",
+        parent="v001",
+        evaluation="v002-attempt-0005",
+        parent_results=replace(RESULTS, id="v001-attempt-0003"),
+        suites=Suites(
+            files=(HeldOutFile(job=JOB, data=DataSettings(holdout=0.1), rows={"too_long": "refuse"}),), new=(JOB,)
+        ),
+        model=ModelSettings(path="models/tiny"),
     ),
     messages.Yield(attempt=3),
     messages.Committed(attempt=3, checkpoint=CHECKPOINT),

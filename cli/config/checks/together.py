@@ -11,12 +11,11 @@ from typing import get_args
 
 from cli.config.checks.allowed import listed, toml_text
 from cli.errors import UserError
+from events.hooks import HookSettings, HookTrigger
 from events.samples import SamplesSettings
 from events.settings import (
     CheckSettings,
     ConsolidationSettings,
-    HookSettings,
-    HookTrigger,
     JobSettings,
     MemorySettings,
     ModelSettings,

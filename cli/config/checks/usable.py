@@ -24,7 +24,8 @@ from cli.config.validation_set import ADVICE as VALIDATION_ADVICE
 from cli.config.validation_set import validation_file
 from cli.errors import UserError
 from cli.home.paths import Home
-from events.settings import AdapterSettings, HookSettings, HookTrigger, JobSettings, ReportSettings
+from events.hooks import HookSettings, HookTrigger
+from events.settings import AdapterSettings, JobSettings, ReportSettings
 
 NAMES_SHOWN = 12
 """Names of layers in a message; a model has about ten different ones."""

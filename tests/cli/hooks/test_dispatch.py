@@ -21,7 +21,7 @@ from cli.hooks.dispatch import POSITION_BYTES, Hooks, read_position, write_posit
 from cli.hooks.runner import Task
 from cli.hooks.trial import try_hooks
 from core import commands
-from events.settings import HookSettings
+from events.hooks import HookSettings
 from journal import Position
 
 Drop = Callable[..., Path]

@@ -14,8 +14,8 @@ from core.failures import EXPLANATIONS
 from core.state import State
 from events import kinds
 from events.codec import kind_of
+from events.hooks import HookSettings, HookTrigger
 from events.kinds import AnyEvent, BatchSkipped, EvaluationDone, MemoryLow, MemoryRecovered, MicrobatchSplit
-from events.settings import HookSettings, HookTrigger
 from tests.events.examples import CHECKPOINT, EVENTS, JOB
 
 PAGE = Path(__file__).parents[3] / "docs" / "guides" / "get-notified.md"

@@ -11,8 +11,9 @@ from msgspec.structs import replace
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from events.messages import BackedUp, Consolidate, Merged, TrainedFile, Verified, VersionWritten
+from events.messages import BackedUp, Consolidate, Merged, Verified, VersionWritten
 from events.settings import LoraSettings
+from events.trained import TrainedFile
 from events.values import backup_before, version_id
 from gpu.artifacts.artifact import find_problem
 from gpu.artifacts.backup import BackupDirectory

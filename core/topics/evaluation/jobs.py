@@ -1,0 +1,51 @@
+"""Evaluations of both suites at the end of a job: after its last step, before its last commit.
+
+They change nothing of what is trained. An error ends the evaluation, not the training. A worker that hangs or dies in
+one is ended as usual; the job continues without evaluations (`validation.abandoned`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from msgspec.structs import asdict, replace
+
+from core.checks import illegal, move_current_job, reporting_job
+from core.job import Job
+from core.tables import DecideTable, Events, EvolveTable
+from events import kinds, messages
+
+if TYPE_CHECKING:
+    from core.state import State
+
+RESULTS_KEPT = 64
+"""Results files of the newest jobs. The journal keeps the sums of all of them."""
+
+
+def is_due(job: Job) -> bool:
+    """True if the next attempt at the job evaluates its end. Steps that run again were evaluated the first time."""
+    ended = job.goal is not None and job.evaluation.suites_step >= job.goal
+    return job.until is None and not job.evaluation.abandoned and not ended
+
+
+def _evaluated(state: State, report: messages.JobEvaluated, _now: float) -> Events:
+    job = reporting_job(state, report)
+    return [] if job is None else [kinds.JobEvaluated(job=job.id, **asdict(report))]
+
+
+DECIDE: DecideTable = {messages.JobEvaluated: _evaluated}
+
+
+def _job_evaluated(state: State, event: kinds.JobEvaluated) -> State:
+    job, reached = move_current_job(state, event), state.attempts.reached
+    if (event.global_step, event.step) != (reached.global_step, reached.step):
+        raise illegal(event, job.status, f"step {event.global_step} is not the one that was reached")
+    job = replace(job, evaluation=replace(job.evaluation, suites_step=event.step))
+    evaluations = state.evaluations
+    if event.results is not None:
+        others = (each for each in evaluations.jobs if each.id != event.results.id)
+        evaluations = replace(evaluations, jobs=(*others, event.results)[-RESULTS_KEPT:])
+    return replace(state, training=state.training.with_current(job), evaluations=evaluations)
+
+
+EVOLVE: EvolveTable = {kinds.JobEvaluated: _job_evaluated}
