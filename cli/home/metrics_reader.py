@@ -7,6 +7,7 @@ from collections import deque
 from cli.home.paths import Home
 from events.codec import Record, decode_record
 from journal import START, Position, PositionLost, follow_in_batches
+from projections.evaluation import EvaluationHistory
 from projections.metrics import Metrics
 from projections.samples import SampleHistory
 
@@ -17,7 +18,7 @@ class MetricsReader:
     def __init__(self, home: Home, records_kept: int = 0, *, with_samples: bool = False) -> None:
         self._home = home
         self.position: Position = START
-        self.metrics, self.samples = Metrics(), SampleHistory()
+        self.metrics, self.samples, self.evaluation = Metrics(), SampleHistory(), EvaluationHistory()
         self._with_samples = with_samples
         self.records: deque[Record] = deque(maxlen=records_kept)
 
@@ -29,7 +30,8 @@ class MetricsReader:
         try:
             self._fold()
         except PositionLost:  # what was read may no longer be in the journal
-            self.position, self.metrics, self.samples = START, Metrics(), SampleHistory()
+            self.position = START
+            self.metrics, self.samples, self.evaluation = Metrics(), SampleHistory(), EvaluationHistory()
             self.records.clear()
             self._fold()
             return False
@@ -42,5 +44,6 @@ class MetricsReader:
             if self._with_samples:
                 for record in records:
                     self.samples.observe(record)
+                    self.evaluation.observe(record)
             self.records.extend(records)
             self.position = position

@@ -12,6 +12,9 @@ from journal.storage import REAL, Storage, set_file_mask
 
 CONFIG = "keepstep.toml"
 
+QUESTIONS = "evaluation"
+"""The directory with the user's questions; keepstep does not make it (`gpu.evaluation.question_files`)."""
+
 CONFIG_MODE = 0o600
 """Private to the owner, also in a home that is shared with a group: `[hooks] notify` contains passwords."""
 
@@ -30,6 +33,7 @@ class Home:
         self.rejected = root / "rejected"
         self.reports = root / "reports"
         self.validation = root / "validation"
+        self.questions = root / QUESTIONS
         self.checkpoints = root / "checkpoints"
         self.quarantine = root / "quarantine"
         self.versions = root / "versions"

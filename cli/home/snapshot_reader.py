@@ -19,6 +19,7 @@ from projections.status import StatusView, read_status
 from projections.status_view import status_view
 
 if TYPE_CHECKING:
+    from projections.evaluation import EvaluationChart
     from projections.samples import SamplesChart
 
 
@@ -49,6 +50,16 @@ def read_samples(home: Home, prompt: str | None = None, step: int | None = None)
     for record in read_records(home):
         history.observe(record)
     return history.chart(prompt, step)
+
+
+def read_evaluation(home: Home) -> EvaluationChart:
+    """The evaluations in the journal, as `EvaluationHistory.chart`. Raises journal.errors.JournalError."""
+    from projections.evaluation import EvaluationHistory
+
+    history = EvaluationHistory()
+    for record in read_records(home):
+        history.observe(record)
+    return history.chart()
 
 
 def load_status(home: Home) -> StatusView:
