@@ -38,6 +38,7 @@ class Home:
         self.quarantine = root / "quarantine"
         self.versions = root / "versions"
         self.backups = root / "backups"
+        self.evaluations = root / "evaluations"
         self.models = root / "models"
         self.metrics = root / "metrics"
         self.tokens = root / "cache" / "tokens"
@@ -71,6 +72,7 @@ class Home:
             self.quarantine,
             self.versions,
             self.backups,
+            self.evaluations,
             self.status.parent,
             self.logs,
             self.run,
