@@ -202,7 +202,7 @@ def _trouble(event: AnyEvent, before: State) -> str | None:
             return f"the evaluation of {event.version} failed: {message}"
         case kinds.VersionHeld(version=version, reason=reason):
             return f"{version} is held: {reason}"
-        case kinds.VersionEvaluated(version=version, worse=worse) if worse:
+        case kinds.VersionEvaluated(version=version, worse=worse) if worse and not before.evaluations.hold_of(version):
             return f"{version} is worse than its parent: {worse}"
         case kinds.ConsolidationAborted(failure=str(failure), message=message) if failure != "disk_full":
             return f"the consolidation failed: {message}"

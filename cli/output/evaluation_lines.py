@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cli.text import printable
+from core.state import State
 from events import kinds
 from events.evaluation import FileScore, Scores
 from events.kinds import AnyEvent
@@ -16,15 +17,15 @@ def job_text(event: kinds.JobEvaluated) -> str:
     return f"evaluated: {scores_text(event.scores)} ({event.seconds:.1f} s){problem}"
 
 
-def version_text(event: AnyEvent) -> str | None:
-    """An event about a version that is evaluated, promoted or held."""
+def version_text(event: AnyEvent, state: State) -> str | None:
+    """An event about a version that is evaluated, promoted or held. `state`: after the event."""
     match event:
         case kinds.VersionEvaluationRequested():
             return f"evaluation of {event.version} requested"
         case kinds.VersionEvaluationStarted():
             return f"evaluating {event.version}, compared with {event.parent or 'the origin'}"
         case kinds.VersionEvaluated():
-            return _evaluated_text(event)
+            return _evaluated_text(event, is_held=state.evaluations.hold_of(event.version) is not None)
         case kinds.VersionEvaluationFailed(failure=None):
             return f"the evaluation of {event.version} was interrupted: {event.message}; it starts again"
         case kinds.VersionEvaluationFailed(retry=True):
@@ -61,10 +62,10 @@ def scores_text(scores: Scores) -> str:
     return ", ".join(parts) or "nothing was measured"
 
 
-def _evaluated_text(event: kinds.VersionEvaluated) -> str:
+def _evaluated_text(event: kinds.VersionEvaluated, *, is_held: bool) -> str:
     now = scores_text(event.scores)
     before = f"; before: {scores_text(event.comparison.scores)}" if event.comparison is not None else ""
-    worse = f"\nworse than its parent: {event.worse}" if event.worse else ""
+    worse = f"\nworse than its parent: {event.worse}" if event.worse and not is_held else ""
     problem = f"\n{printable(event.problem)}" if event.problem else ""
     return f"evaluated {event.version}: {now}{before} ({event.seconds:.1f} s){worse}{problem}"
 

@@ -62,7 +62,7 @@ def event_text(event: AnyEvent, state: State, job: Job | None) -> str | None:
         or _training_text(event, job)
         or _failure_text(event, job)
         or _machine_text(event, job)
-        or _version_text(event)
+        or _version_text(event, state)
     )
 
 
@@ -233,7 +233,7 @@ def _machine_text(event: AnyEvent, job: Job | None) -> str | None:
             return None
 
 
-def _version_text(event: AnyEvent) -> str | None:
+def _version_text(event: AnyEvent, state: State) -> str | None:
     match event:
         case kinds.ConsolidationRequested():
             return f"consolidation requested{f': {event.description}' if event.description else ''}"
@@ -271,7 +271,7 @@ def _version_text(event: AnyEvent) -> str | None:
         case kinds.BackupDeleted():
             return f"deleted backup {event.backup} ({event.size_bytes / MB:.1f} MB)"
         case _:
-            return evaluation_lines.version_text(event)
+            return evaluation_lines.version_text(event, state)
 
 
 # -- parts of texts -------------------------------------------------------------------------------------------------

@@ -54,10 +54,12 @@ def discard_version(home: Home, name: str, *, confirmed: bool, json: bool) -> No
         )
     with closing(EventStore.open(home)) as store:
         delete_directories(home, store.execute(command))
+        head = store.state.head
     if json:
         print_json({"version": version.id, "discarded": True})
         return
-    say(f"{version.id} is deleted; training continues from {version.checkpoint}, which it was made of, or later")
+    start = head.checkpoint.id if head.checkpoint is not None else head.base or "the origin"
+    say(f"{version.id} is deleted; what was trained stays, and training continues from {start}")
 
 
 def request_evaluation(home: Home, name: str, *, json: bool) -> None:
