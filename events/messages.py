@@ -33,24 +33,27 @@ from __future__ import annotations
 
 from typing import Literal
 
-from msgspec import Struct
+from msgspec import field
 
+from events.answer_messages import Sample as Sample
+from events.answer_messages import Sampled as Sampled
+from events.answer_messages import SamplesFailed as SamplesFailed
+from events.answer_messages import SamplesPutOff as SamplesPutOff
+from events.answer_messages import SelfCorrect as SelfCorrect
+from events.answer_messages import SelfCorrected as SelfCorrected
+from events.answer_messages import SelfCorrectionFailed as SelfCorrectionFailed
+from events.answer_messages import SelfCorrectionPutOff as SelfCorrectionPutOff
 from events.course import Course
 from events.evaluation import Comparison, Divergence, EvaluationId, ResultsFile, Scores, Suites
-from events.matching import Matcher
-from events.samples import SampleAnswer, SampleBudget, SampleFailure, SamplePlan
-from events.self_correction import AnsweredPrompt, CorrectionPlan, RoundFailure, SelfCorrectionSettings
+from events.message import Fact as Fact
+from events.message import Order as Order
+from events.samples import SampleBudget, SamplePlan
+from events.self_correction import CorrectionPlan
 from events.settings import JobSettings, ModelSettings, Plan
 from events.trained import Trained, TrainedFile
 from events.values import BackupId, CheckpointId, CheckpointReason, Failure, JobId, Number, Suspicion, VersionId
 
 Phase = Literal["load", "prepare", "step", "evaluate", "sample", "self_correct", "checkpoint", "consolidate"]
-
-
-class Fact(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="fact"):
-    """Something that the worker did or found during `attempt`."""
-
-    attempt: int
 
 
 class Hello(Fact, frozen=True, kw_only=True, tag="hello"):
@@ -125,82 +128,6 @@ class JobEvaluated(Fact, frozen=True, kw_only=True, tag="job_evaluated"):
     suites_sha256: str
     seconds: float
     problem: str
-
-
-class Sampled(Fact, frozen=True, kw_only=True, tag="sampled"):
-    """The model answered the prompts; fields as in `samples_generated`."""
-
-    global_step: int
-    step: int
-    asked: bool
-    answers: tuple[SampleAnswer, ...]
-    match: Matcher
-    think_tag: str
-    temperature: float
-    seed: int
-    tokens: int
-    seconds: float
-
-
-class SamplesPutOff(Fact, frozen=True, kw_only=True, tag="samples_put_off"):
-    """Samples were due, and would cost too much; fields as in the event."""
-
-    global_step: int
-    step: int
-    round_s: float
-    trained_s: float
-    cost_max: float
-    next_step: int | None
-
-
-class SamplesFailed(Fact, frozen=True, kw_only=True, tag="samples_failed"):
-    """A round ended without answers, and training continues; fields as in the event."""
-
-    global_step: int
-    step: int
-    asked: bool
-    failure: SampleFailure
-    message: str
-    seconds: float
-
-
-class SelfCorrected(Fact, frozen=True, kw_only=True, tag="self_corrected"):
-    """The model answered prompts of trained files; fields as in `self_correction_answered`."""
-
-    global_step: int
-    step: int
-    seed: int
-    settings: SelfCorrectionSettings
-    prompts: tuple[AnsweredPrompt, ...]
-    chat: bool
-    answers: int
-    right: int
-    distinct: float
-    mean_tokens: float
-    kl: float | None
-    tokens: int
-    seconds: float
-
-
-class SelfCorrectionPutOff(Fact, frozen=True, kw_only=True, tag="self_correction_put_off"):
-    """A round of self-correction was due, and would cost too much; fields as in the event."""
-
-    global_step: int
-    step: int
-    round_s: float
-    trained_s: float
-    cost_max: float
-    next_step: int | None
-
-
-class SelfCorrectionFailed(Fact, frozen=True, kw_only=True, tag="self_correction_failed"):
-    """A round of self-correction ended without answers, and training continues; fields as in the event."""
-
-    global_step: int
-    step: int
-    failure: RoundFailure
-    message: str
-    seconds: float
 
 
 class OutOfMemory(Fact, frozen=True, kw_only=True, tag="out_of_memory"):
@@ -337,12 +264,6 @@ AnyFact = (
 )
 
 
-class Order(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="order"):
-    """The next work for `attempt`."""
-
-    attempt: int
-
-
 class Prepare(Order, frozen=True, kw_only=True, tag="prepare"):
     """Read, check and tokenize the data file of a job, and plan its batches."""
 
@@ -407,7 +328,7 @@ class Train(Order, frozen=True, kw_only=True, tag="train"):
     evaluated_to: int = -1
     """The last step of the job that was evaluated in an earlier attempt; it and earlier ones are not evaluated
     again."""
-    environment: dict[str, str] = {}
+    environment: dict[str, str] = field(default_factory=dict)
     """The environment when training of this job last started; empty: it never did."""
     samples: SampleBudget | None = None
     """None: no samples in this attempt."""
@@ -423,19 +344,6 @@ class RunAgain(Order, frozen=True, kw_only=True, tag="run_again"):
     """Run the step that did not fit into memory again, and all that follow, on this course."""
 
     course: Course
-
-
-class Sample(Order, frozen=True, kw_only=True, tag="sample"):
-    """[samples] changed; or a person wants samples at the next step boundary."""
-
-    plan: SamplePlan
-    asked: bool = False
-
-
-class SelfCorrect(Order, frozen=True, kw_only=True, tag="self_correct"):
-    """Rounds of self-correction begin, change (`plan`) or end (None)."""
-
-    plan: CorrectionPlan | None = None
 
 
 class Yield(Order, frozen=True, kw_only=True, tag="yield"):

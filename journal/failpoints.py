@@ -25,6 +25,8 @@ WORKER = {
     "evaluated": "the loss of all held-out rows is computed, and not reported",
     "token_generated": "the next token of some samples is computed; once for each",
     "answered": "some samples are complete, and not reported; once for each batch",
+    "job_rows_evaluated": "the held-out rows are scored at the end of a job, and no question is answered",
+    "job_evaluated": "the evaluation at the end of a job is complete, and not reported",
     "step": "a step is done, and not reported; once for each step",
     "file_written": "a file of a checkpoint is written and synced; once for each file",
     "before_manifest": "all files are written and synced, the manifest is not begun",
@@ -57,6 +59,15 @@ SELF_CORRECTION = {
 }
 """The failpoints of self-correction: the first one in the worker, the others in the daemon."""
 
+EVALUATION = {
+    "evaluating_version": "an order to evaluate a version was received, nothing is done",
+    "parent_evaluated": "the parent of the version is evaluated, the version is not",
+    "evaluation_measured": "everything is measured, and not written; at the end of a job, too",
+    "evaluation_written": "the results are durable, and not reported; at the end of a job, too",
+    "evaluation_reported": "the results are reported, and not journaled as far as the worker knows",
+}
+"""The failpoints of the evaluation of a version. It also reaches `evaluated_rows`, `token_generated`, `answered`."""
+
 DAEMON = {
     "arrival_moved": "a file was moved from the inbox into the home, and is not journaled",
     "arrival_copied": "a file was copied into the home by `keepstep add`, and is not journaled",
@@ -67,13 +78,14 @@ DAEMON = {
     "yield_asked": "a pause, a skip or a stop is journaled, and the worker was asked to yield",
     "worker_ended": "the worker of a failed attempt has ended, its leftover files are not swept",
     "checkpoint_reported": "the daemon received the report of a checkpoint, and has not journaled it",
+    "results_reported": "the daemon received the report of an evaluation, and has not journaled it",
     "brought_back": "the head is restored, and this is not journaled",
     "pruned": "a checkpoint to delete is renamed, and not deleted",
 }
 """The failpoints of the daemon and the commands. In addition there is one after every event, `journaled_` and its kind:
 in the process that journals it, before it has any effect, and in a daemon that reads it from another process."""
 
-POINTS = WORKER | CONSOLIDATION | SELF_CORRECTION | DAEMON
+POINTS = WORKER | CONSOLIDATION | SELF_CORRECTION | EVALUATION | DAEMON
 
 _calls: Counter[str] = Counter()
 

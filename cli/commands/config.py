@@ -133,7 +133,10 @@ def edit(home: HomeOption = None) -> None:
 
 @app.command()
 def check(home: HomeOption = None) -> None:
-    """Check that keepstep.toml is valid, can be used and fits the trained weights; exit code 1 if not."""
+    """Check that keepstep.toml is valid, can be used and fits the trained weights; exit code 1 if not.
+
+    The questions in evaluation/ are checked too.
+    """
     from cli.config.edit import check as check_config
     from cli.config.pinning import unpinned_note
     from cli.home.paths import find_home

@@ -149,7 +149,9 @@ def read_text(home: Home) -> str:
 
 
 def check(home: Home) -> str:
-    """Check keepstep.toml and say that it can be used. Raises UserError with everything that is wrong."""
+    """Check keepstep.toml and the questions; say that they can be used. Raises UserError with everything that is
+    wrong."""
+    from cli.config.questions import check_questions
     from cli.home.snapshot_reader import load_state
 
     config = _config_of(_read(home), home.config)
@@ -158,8 +160,9 @@ def check(home: Home) -> str:
     errors += find_conflicts(home, state, config.job, reads=True)
     if errors:
         raise combined(errors, home.config)
+    questions = check_questions(home)
     locked = ", and fits the trained weights" if fixed_settings(state) is not None else ""
-    return "\n".join((*config.old_names, f"{home.config} can be used{locked}"))
+    return "\n".join((*config.old_names, f"{home.config} can be used{locked}", *questions))
 
 
 def combined(errors: Sequence[UserError], path: Path) -> UserError:

@@ -205,6 +205,7 @@ class Daemon:
             or state.queue.front() is not None
             or len(state.outcomes.rejections)
             or state.consolidation.request is not None
+            or state.evaluations.pending
             or state.head.pending_restore is not None
             or correction_files(state)
         )

@@ -11,6 +11,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from cli.commands.common import count
 from cli.config.locks import find_conflicts
 from cli.daemon.sweep import sweep_temporaries
 from cli.doctor.context import DoctorContext, Finding, Unreadable, failed, passed, warned
@@ -159,6 +160,19 @@ def config(context: DoctorContext) -> Finding:
     if job is not None and job.begun and job.settings is not None and job.settings != found:
         return passed(f"keepstep.toml is valid; {job.name} finishes with the settings that it started with")
     return passed("keepstep.toml is valid")
+
+
+def questions(context: DoctorContext) -> Finding:
+    """Check that every question in evaluation/ can be asked."""
+    from gpu.evaluation.question_files import read_questions
+
+    found = read_questions(context.home.root, storage=context.home.storage)
+    if found.problems:
+        more = f" (and {len(found.problems) - 1} more)" if len(found.problems) > 1 else ""
+        return warned(f"not asked: {found.problems[0].text}{more}", "`keepstep config check` lists them all")
+    if not found.questions:
+        return passed("no question is in evaluation/")
+    return passed(f"{count(len(found.questions), 'question')} in evaluation/ can be asked")
 
 
 def leftovers(context: DoctorContext) -> Finding:

@@ -29,6 +29,7 @@ CHECKS = (
     Check("inbox", checks_home.inbox),
     Check("config", checks_home.config),
     Check("hooks", checks_home.hooks),
+    Check("questions", checks_home.questions),
     Check("journal", journal.journal),
     Check("clock", journal.clock),
     Check("daemon", journal.daemon),

@@ -115,7 +115,7 @@ def find_too_open(home: Home) -> Iterator[tuple[Path, int]]:
     for path in lanes:
         if path.exists() and not path.stat().st_mode & stat.S_ISVTX:
             yield from _too_open(path, 0o770 if group else 0o700)
-    kept = (*home.directories(), home.journal, home.validation, home.metrics, *_caches(home))
+    kept = (*home.directories(), home.journal, home.validation, home.questions, home.metrics, *_caches(home))
     for place in sorted({path for path in kept if path not in lanes}):
         yield from _too_open(place, allowed)
         for directory, below, files in os.walk(place):

@@ -7,6 +7,7 @@ from collections import deque
 from cli.home.paths import Home
 from events.codec import Record, decode_record
 from journal import START, Position, PositionLost, follow_in_batches
+from projections.evaluation import EvaluationHistory
 from projections.metrics import Metrics
 from projections.samples import SampleHistory
 from projections.self_correction import CorrectionHistory
@@ -18,7 +19,8 @@ class MetricsReader:
     def __init__(self, home: Home, records_kept: int = 0, *, with_samples: bool = False) -> None:
         self._home = home
         self.position: Position = START
-        self.metrics, self.samples, self.correction = Metrics(), SampleHistory(), CorrectionHistory()
+        self.metrics = Metrics()
+        self.samples, self.correction, self.evaluation = SampleHistory(), CorrectionHistory(), EvaluationHistory()
         self._with_samples = with_samples
         self.records: deque[Record] = deque(maxlen=records_kept)
 
@@ -31,7 +33,7 @@ class MetricsReader:
             self._fold()
         except PositionLost:  # what was read may no longer be in the journal
             self.position, self.metrics = START, Metrics()
-            self.samples, self.correction = SampleHistory(), CorrectionHistory()
+            self.samples, self.correction, self.evaluation = SampleHistory(), CorrectionHistory(), EvaluationHistory()
             self.records.clear()
             self._fold()
             return False
@@ -45,5 +47,6 @@ class MetricsReader:
                 for record in records:
                     self.samples.observe(record)
                     self.correction.observe(record)
+                    self.evaluation.observe(record)
             self.records.extend(records)
             self.position = position

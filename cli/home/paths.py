@@ -12,6 +12,9 @@ from journal.storage import REAL, Storage, set_file_mask
 
 CONFIG = "keepstep.toml"
 
+QUESTIONS = "evaluation"
+"""The directory with the user's questions; keepstep does not make it (`gpu.evaluation.question_files`)."""
+
 CONFIG_MODE = 0o600
 """Private to the owner, also in a home that is shared with a group: `[hooks] notify` contains passwords."""
 
@@ -30,10 +33,12 @@ class Home:
         self.rejected = root / "rejected"
         self.reports = root / "reports"
         self.validation = root / "validation"
+        self.questions = root / QUESTIONS
         self.checkpoints = root / "checkpoints"
         self.quarantine = root / "quarantine"
         self.versions = root / "versions"
         self.backups = root / "backups"
+        self.evaluations = root / "evaluations"
         self.models = root / "models"
         self.metrics = root / "metrics"
         self.tokens = root / "cache" / "tokens"
@@ -67,6 +72,7 @@ class Home:
             self.quarantine,
             self.versions,
             self.backups,
+            self.evaluations,
             self.status.parent,
             self.logs,
             self.run,

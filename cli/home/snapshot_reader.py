@@ -19,6 +19,7 @@ from projections.status import StatusView, read_status
 from projections.status_view import status_view
 
 if TYPE_CHECKING:
+    from projections.evaluation import EvaluationChart
     from projections.samples import SamplesChart
     from projections.self_correction import CorrectionChart
 
@@ -60,6 +61,16 @@ def read_correction(home: Home, number: int | None = None) -> CorrectionChart:
     for record in read_records(home):
         history.observe(record)
     return history.chart(number)
+
+
+def read_evaluation(home: Home) -> EvaluationChart:
+    """The evaluations in the journal, as `EvaluationHistory.chart`. Raises journal.errors.JournalError."""
+    from projections.evaluation import EvaluationHistory
+
+    history = EvaluationHistory()
+    for record in read_records(home):
+        history.observe(record)
+    return history.chart()
 
 
 def load_status(home: Home) -> StatusView:

@@ -14,6 +14,7 @@ from msgspec import Struct
 from cli.home.metrics_reader import MetricsReader
 from cli.home.paths import Home
 from events.codec import Record, kind_of
+from projections.evaluation import EvaluationChart
 from projections.metrics import Chart
 from projections.samples import SamplesChart
 from projections.self_correction import CorrectionChart
@@ -69,6 +70,11 @@ class Feed:
         """Self-correction, as `CorrectionHistory.chart`."""
         with self._lock:
             return self._reader.correction.chart(number)
+
+    def evaluation(self) -> EvaluationChart:
+        """The matrix of scores and the results of versions, as `EvaluationHistory.chart`."""
+        with self._lock:
+            return self._reader.evaluation.chart()
 
     def after(self, seq: int) -> Batch:
         """At most RECORDS_AT_ONCE records after `seq`."""

@@ -36,6 +36,7 @@ from gpu.errors import (
     is_out_of_memory,
     nondeterministic_operation,
 )
+from gpu.evaluation.job_end import JobEnd
 from gpu.ipc.worker_channel import Heartbeats, WorkerChannel
 from gpu.model.build import TrainedModel
 from gpu.runtime.determinism import seed_generators
@@ -81,6 +82,8 @@ class Training:
     """None: no samples are taken."""
     corrector: Corrector | None = None
     """None: no self-correction."""
+    job_end: JobEnd | None = None
+    """None: the end of the job is not evaluated."""
 
     def run(self, channel: WorkerChannel, saver: Saver, heartbeats: Heartbeats) -> None:
         """Train to the end, or to the step boundary at which the daemon asks to yield.
@@ -115,6 +118,8 @@ class Training:
             # Answer for self-correction.
             if self.corrector is not None:
                 self.corrector.visit(self.step, self.global_step)
+            if self.step == self.until and self.job_end is not None:
+                self.job_end.evaluate(self.step, self.global_step)
             if self.step == self.until or channel.yield_requested():
                 break
 
@@ -131,7 +136,7 @@ class Training:
             self._log(report)
             failpoint("step")
             channel.send(report)
-            for rounds in (self.sampler, self.corrector):
+            for rounds in (self.sampler, self.corrector, self.job_end):
                 if rounds is not None:
                     rounds.add_training(report.seconds)
 

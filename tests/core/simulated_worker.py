@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from events import messages
 from events.course import Course
+from events.evaluation import Comparison, QuestionScore, ResultsFile, Scores
 from events.settings import JobSettings, Plan
 from events.values import CheckpointReason, checkpoint_id
 
@@ -112,6 +113,8 @@ class Worker:
                 self._load(order)
             case messages.Consolidate():
                 self.merging = self._consolidation(order)
+            case messages.EvaluateVersion():
+                self.merging = iter((self._version_evaluated(order),))
             case messages.Yield():
                 self.outbox.append(messages.Yielded(attempt=order.attempt))
         return True
@@ -162,6 +165,21 @@ class Worker:
         yield messages.Verified(attempt=attempt, difference=0.001, tolerance=0.1)
         yield messages.VersionWritten(
             attempt=attempt, version=order.version, size_bytes=VERSION_BYTES, manifest_sha256="dd" * 32
+        )
+
+    def _version_evaluated(self, order: messages.EvaluateVersion) -> messages.VersionEvaluated:
+        scores = Scores(questions=QuestionScore(total=10, right=self.world.right))
+        parent = Scores(questions=QuestionScore(total=10, right=10))
+        return messages.VersionEvaluated(
+            attempt=order.attempt,
+            version=order.version,
+            results=ResultsFile(id=order.evaluation, sha256="ee" * 32, size_bytes=100),
+            scores=scores,
+            comparison=Comparison(parent=order.parent, scores=parent) if order.has_parent else None,
+            divergence=None,
+            suites_sha256="ff" * 32,
+            seconds=1.0,
+            problem="",
         )
 
     def _train(self, at: Training) -> bool:

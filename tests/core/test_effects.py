@@ -11,6 +11,7 @@ from core.effects import next_effects
 from core.topics.attempts import retry_wait_s
 from core.topics.disk import MARGIN_BYTES
 from events import kinds, messages
+from events.evaluation import Suites
 from events.event import Event
 from events.samples import SampleBudget
 from tests.core.world import ROOMY, START, World, job_id, settings
@@ -66,6 +67,7 @@ TRAIN = effects.SendToWorker(
         until=4,
         carry_optimizer=True,
         samples=SampleBudget(),
+        suites=Suites(rows_max=64, questions_max=16),
     )
 )
 YIELD = effects.SendToWorker(message=messages.Yield(attempt=1))

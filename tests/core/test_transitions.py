@@ -12,12 +12,15 @@ from core import commands
 from core.errors import IllegalEvent
 from core.evolve import evolve
 from core.state import State
-from core.transitions import CONSOLIDATION, DAEMON, ENDS_ATTEMPT, JOB
+from core.transitions import CONSOLIDATION, DAEMON, ENDS_ATTEMPT, JOB, VERSION
 from core.values import DetachedCheckpoint
 from events import kinds, messages
 from events.codec import kind_of
+from events.evaluation import ResultsFile, Scores
 from events.kinds import EVENT_TYPES, AnyEvent
 from events.self_correction import SelfCorrectionSettings
+from events.settings import VersionSettings
+from events.values import evaluation_of_version
 from tests.core.simulated_worker import plan
 from tests.core.world import World, job_id, seen, settings
 
@@ -25,6 +28,7 @@ THE_JOB = job_id(1)
 BACKUP = "before-v001-attempt-0002"
 
 CONSOLIDATION_KINDS = sorted({kind for row in CONSOLIDATION.values() for kind in row})
+VERSION_KINDS = sorted({kind for row in VERSION.values() for kind in row})
 JOB_KINDS = sorted({kind for row in JOB.values() for kind in row})
 DAEMON_KINDS = sorted({kind for row in DAEMON.values() for kind in row})
 
@@ -63,6 +67,16 @@ def event(kind: str, state: State) -> AnyEvent:
             **about, **at, rows=1, tokens=1, loss=1.0, training_loss=None, seconds=0.1, concern=None
         ),
         "evaluation_abandoned": lambda: kinds.EvaluationAbandoned(**about, failure="hang", message="m"),
+        "job_evaluated": lambda: kinds.JobEvaluated(
+            **about,
+            **at,
+            results=None,
+            scores=Scores(),
+            divergence=None,
+            suites_sha256="",
+            seconds=0.1,
+            problem="m",
+        ),
         "samples_generated": lambda: kinds.SamplesGenerated(
             **about,
             **at,
@@ -162,6 +176,32 @@ def event(kind: str, state: State) -> AnyEvent:
         "consolidation_aborted": lambda: kinds.ConsolidationAborted(
             attempt=attempt, failure=None, message="m", retry_at=None
         ),
+        "version_evaluation_started": lambda: kinds.VersionEvaluationStarted(
+            attempt=state.attempts.last + 1,
+            version="v001",
+            parent=None,
+            evaluation="v001-attempt-0009",
+            settings=VersionSettings(),
+        ),
+        "version_evaluated": lambda: kinds.VersionEvaluated(
+            attempt=attempt,
+            version="v001",
+            results=ResultsFile(id=evaluation_of_version("v001", attempt), sha256="", size_bytes=1),
+            scores=Scores(),
+            comparison=None,
+            divergence=None,
+            suites_sha256="",
+            seconds=0.1,
+            problem="",
+            worse="",
+        ),
+        "version_evaluation_failed": lambda: kinds.VersionEvaluationFailed(
+            attempt=attempt, version="v001", failure="code", message="m", retry=False, retry_at=None
+        ),
+        "version_held": lambda: kinds.VersionHeld(version="v001", reason="r"),
+        "version_promoted": lambda: kinds.VersionPromoted(version="v001", by="person"),
+        "head_moved": lambda: kinds.HeadMoved(version="v001", checkpoint=None, backup=None),
+        "version_deleted": lambda: kinds.VersionDeleted(version="v001", size_bytes=1, by="person"),
     }
     return events[kind]()
 
@@ -229,6 +269,30 @@ def consolidation_world(status: str) -> World:
     return world
 
 
+def version_world(status: str) -> World:
+    """A world whose only version has this status."""
+    world = World()
+    world.gate, world.right = "hold", 10 if status == "promoted" else 5
+    world.start()
+    world.add(2)
+    world.execute(commands.RequestConsolidation(description=""))
+    if status == "published":
+        world.run_until(kinds.ConsolidationFinished)
+    else:
+        world.run()
+    if status == "deleted":
+        world.execute(commands.DiscardVersion(version="v001"))
+    return world
+
+
+def version_status(state: State) -> str:
+    """Where the version is now."""
+    held = state.evaluations.hold_of("v001")
+    if held is not None:
+        return held.status
+    return "deleted" if state.retention.version("v001") is None else "promoted"
+
+
 def consolidation_status(state: State) -> str:
     """Where the consolidation is now."""
     if state.consolidation.running is not None:
@@ -255,6 +319,8 @@ def daemon_world(status: str, kind: str = "") -> World:
     world.add(2)
     if at_work:
         world.turn()
+    if kind == "version_evaluation_started":
+        _publish(world, ends=status in {"idle", "paused", "stopping", "stopping_paused"})
     if kind == "consolidation_started":
         world.happens(kinds.ConsolidationRequested(description="", after_current=False, scheduled_for=None))
         if status in {"idle", "paused", "stopping", "stopping_paused"}:
@@ -264,6 +330,14 @@ def daemon_world(status: str, kind: str = "") -> World:
     if status.startswith("stopping"):
         world.execute(commands.Stop(alive=True))
     return world
+
+
+def _publish(world: World, *, ends: bool) -> None:
+    """Let the world have a version that is to be evaluated, if its work may end."""
+    if ends:
+        world.gate = "hold"
+        world.execute(commands.RequestConsolidation(description=""))
+        world.run_until(kinds.ConsolidationFinished)
 
 
 @pytest.mark.parametrize(("status", "kind"), list(product(JOB, JOB_KINDS)))
@@ -314,12 +388,32 @@ def test_a_consolidation_moves_as_the_table_says_and_not_otherwise(status: str, 
         assert consolidation_status(evolve(state, event(kind, state))) == expected
 
 
+@pytest.mark.parametrize(("status", "kind"), list(product(VERSION, VERSION_KINDS)))
+def test_a_held_version_moves_as_the_table_says_and_not_otherwise(status: str, kind: str) -> None:
+    """The walk over (status × kind) of the version table. What may happen to any version may happen to one that is not
+    held: the head can move to it, and it can be deleted."""
+    state = version_world(status).state
+    assert version_status(state) == status
+    expected = VERSION[status].get(kind)  # type: ignore[index]
+    if expected is not None:
+        assert version_status(evolve(state, event(kind, state))) == expected
+    elif status == "deleted" or kind not in {"head_moved", "version_deleted"}:
+        before = seen(state)
+        with pytest.raises(IllegalEvent):
+            evolve(state, event(kind, state))
+        assert seen(state) == before
+
+
 @pytest.mark.parametrize("kind", sorted(ENDS_ATTEMPT))
 def test_whatever_ends_an_attempt_frees_the_daemon(kind: str) -> None:
     """Each kind that ends an attempt leaves none running, and the daemon idle."""
     if kind in CONSOLIDATION_KINDS:
         status = next(status for status in CONSOLIDATION if kind in CONSOLIDATION[status])
         state = consolidation_world(status).state
+    elif kind.startswith("version_"):
+        world = version_world("published")
+        world.run_until(kinds.VersionEvaluationStarted)
+        state = world.state
     else:
         status = next(status for status in ("training", "preparing") if kind in JOB[status])  # type: ignore[misc]
         state = job_world(status, kind).state
@@ -334,13 +428,14 @@ def test_the_tables_name_only_kinds_that_exist() -> None:
     known = {kind_of(kind) for kind in EVENT_TYPES}
     assert set(JOB_KINDS) <= known
     assert set(CONSOLIDATION_KINDS) <= known
+    assert set(VERSION_KINDS) <= known
     assert set(DAEMON_KINDS) - {"attempt_ended"} <= known
     assert known >= ENDS_ATTEMPT
 
 
 def test_every_status_is_reached_and_every_row_is_there() -> None:
     """No status is written down and never entered, none is entered and not written down."""
-    for table, first in ((JOB, "queued"), (CONSOLIDATION, "started"), (DAEMON, "off")):
+    for table, first in ((JOB, "queued"), (CONSOLIDATION, "started"), (VERSION, "published"), (DAEMON, "off")):
         entered = {first, *(status for row in table.values() for status in row.values())}
         assert entered == set(table)
 

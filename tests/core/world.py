@@ -27,10 +27,12 @@ from events.settings import (
     CheckpointSettings,
     DataSettings,
     EvaluationSettings,
+    Gate,
     JobSettings,
     LoraSettings,
     ModelSettings,
     TrainingSettings,
+    VersionSettings,
 )
 from events.values import Failure, Number
 from tests.core.simulated_worker import Worker
@@ -78,6 +80,10 @@ class World:
         """(job, step) whose numbers run away."""
         self.validation: dict[int, Number] = {}
         """By step: the loss on held-out rows, where it is not that of training."""
+        self.gate: Gate | None = None
+        """[versions] gate of the next consolidation; None: versions are not evaluated."""
+        self.right = 10
+        """The right answers of the next version, of ten; its parent has ten."""
         self.worker: Worker | None = None
         self.facts: list[messages.AnyFact] = []
         """Everything that workers ever said, heard or not."""
@@ -112,7 +118,8 @@ class World:
                 assert self.state.training.current is not None
                 self.worker.deliver(messages.RunAgain(attempt=event.attempt, course=self.state.training.current.course))
             elif isinstance(event, kinds.AttemptFailed) or (
-                isinstance(event, kinds.ConsolidationAborted) and event.failure is not None
+                isinstance(event, kinds.ConsolidationAborted | kinds.VersionEvaluationFailed)
+                and event.failure is not None
             ):
                 self.end_worker()
         return events
@@ -174,7 +181,10 @@ class World:
                 else:
                     self._order(message)
             case effects.BeginConsolidation():
-                self.execute(commands.StartConsolidation())
+                self.execute(commands.StartConsolidation(gate=self.gate))
+            case effects.BeginEvaluation():
+                limits = VersionSettings(gate=self.gate) if self.gate is not None else VersionSettings()
+                self.execute(commands.StartEvaluation(settings=limits))
             case effects.RestoreCheckpoint():
                 self.spoiled.discard(effect.checkpoint)
                 self.execute(commands.RecordRestored())

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from core.topics.step_recovery import next_split
 from events.course import Course
+from events.evaluation import Suites
 from events.messages import AnyFact, CheckpointWritten, OutOfMemory, Prepare, Prepared, Sample, SelfCorrect, Step, Train
 from events.samples import SampleBudget, SamplePlan
 from events.self_correction import CorrectionPlan
@@ -191,6 +192,7 @@ class Home:
         samples: SamplePlan | None = None,
         budget: SampleBudget = SampleBudget(),  # noqa: B008  # frozen
         correction: CorrectionPlan | None = None,
+        suites: Suites | None = None,
     ) -> str:
         """One attempt at `job`; returns the last checkpoint."""
         self.attempts += 1
@@ -212,6 +214,7 @@ class Home:
                 samples=budget,
                 sample_plan=samples,
                 correction=correction,
+                suites=suites,
             )
         )
         return str(self.channel.of(CheckpointWritten)[-1].checkpoint)

@@ -55,6 +55,8 @@ every_steps = 2
 queue_every = 2
 [data]
 holdout = %.1f
+[versions]
+gate = "%b"
 """
 PATIENCE = 300
 TURNS = 6_000
@@ -119,6 +121,7 @@ class World:
         root.mkdir(ROOT)
         root.mkdir(Path("/outside"))
         self.disk.sync_directory(self.disk.root)
+        self.gate = (b"off", b"hold", b"warn", b"hold")[self.seed % 4]
         self.every, self.keep = self.random.randint(1, 3), self.random.randint(1, 3)
 
     def home(self, process: Process) -> Home:
@@ -245,8 +248,9 @@ class World:
         self.contents.append("\n".join(lines).encode() + b"\n")
         return self.contents[-1]
 
-    def _examples(self, path: Path, job: str, _settings: JobSettings) -> Iterator[Example]:
+    def _examples(self, path: Path, job: str, settings: JobSettings) -> Iterator[Example]:
         """The rows of a simulated data file, each word a prompt. Raises DataMissing."""
+        del settings  # no file has another format
         try:
             data = read_file(path, storage=self.daemon or self.inspector())
         except OSError as error:
@@ -280,7 +284,9 @@ class World:
 
     def lay_out(self) -> None:
         """Make the home; killed in it, it is made again."""
-        lay_out(self.home(self.disk.process("init")), CONFIG % (self.every, self.keep, 0.1 * (self.seed % 2)))
+        lay_out(
+            self.home(self.disk.process("init")), CONFIG % (self.every, self.keep, 0.1 * (self.seed % 2), self.gate)
+        )
 
     def run_daemon(self) -> BaseException | None:
         """One life of a daemon: how it ended, None if in good order."""

@@ -90,7 +90,7 @@ DECIDE: DecideTable = {
 def _evaluated(state: State, report: messages.VersionEvaluated, _now: float) -> Events:
     """Journal the results, and decide about a version that is held."""
     running = _running(state)
-    worse = worse_than_parent(report.scores, report.comparison, running.settings)
+    worse = worse_than_parent(report.scores, report.comparison, running.settings, state.evaluations.name_of)
     evaluated = kinds.VersionEvaluated(**asdict(report), worse=worse)
     holds = running.settings.gate == "hold"
     stopped = self_correction.stopped_by_gate(state, report.version, worse) if worse else ()

@@ -147,7 +147,7 @@ def test_doctor_prints_each_check_and_how_to_fix_it(trained: Home, narrow: CliRu
     assert shown.exit_code == 0, shown.output
     assert "warn   leftovers" in shown.stdout
     assert "→ rm " in shown.stdout
-    assert "21 pass, 1 warn, 0 fail" in shown.stdout
+    assert "22 pass, 1 warn, 0 fail" in shown.stdout
     trained.stop_file.unlink()
     (trained.root / "model" / "config.json").unlink()
     shown = narrow.invoke(app, ["doctor", "--home", str(trained.root), "--json"])
