@@ -44,7 +44,7 @@ def list_(
 
 @app.command()
 def show(version: VersionArgument, home: HomeOption = None, json: JsonOption = False) -> None:
-    """Show what a version was made of, and how exact it is."""
+    """Show what a version was made of, how exact it is, and whether it got better."""
     show_version(find_home(home, reads_only=True), version, json=json)
 
 
@@ -55,10 +55,22 @@ def diff(
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Show what one version was trained on and the other was not."""
+    """Show what one version was trained on and the other was not, and which questions flipped."""
     from cli.commands.models.difference import show_difference
 
     show_difference(find_home(home, reads_only=True), version, other, json=json)
+
+
+@app.command()
+def matrix(home: HomeOption = None, json: JsonOption = False) -> None:
+    """Show the loss on each file after each file was trained: what was forgotten.
+
+    The files' held-out rows are scored at the end of each job.
+    """
+    from cli.commands.models.evaluation import show_matrix
+    from cli.home.snapshot_reader import read_evaluation
+
+    show_matrix(read_evaluation(find_home(home, reads_only=True)), json=json)
 
 
 @app.command()
@@ -116,10 +128,14 @@ def delete(
 
 def show_versions(home: Home, *, everything: bool, json: bool) -> None:
     """`keepstep versions list`."""
+    from cli.commands.models.evaluation import mark_text
+    from cli.home.snapshot_reader import load_state
     from cli.output.times import local_time
     from projections.status import plain
+    from projections.version_marks import verdict
 
-    state = read_state(home)
+    folded = load_state(home)[0]
+    state, marks = folded.state, folded.progress.marks
     ancestors = _ancestors(state)
     shown = [version for version in state.retention.versions if everything or version.id in ancestors]
     detached = state.head.detached if everything else ()
@@ -130,7 +146,15 @@ def show_versions(home: Home, *, everything: bool, json: bool) -> None:
                     "version": state.head.base,
                     "checkpoint": state.head.checkpoint.id if state.head.checkpoint else None,
                 },
-                "versions": [{**plain(version), "path": str(home.versions / version.id)} for version in shown],
+                "versions": [
+                    {
+                        **plain(version),
+                        "path": str(home.versions / version.id),
+                        "verdict": verdict(version.id, state, marks.get(version.id)),
+                        "evaluated": plain(marks.get(version.id)),
+                    }
+                    for version in shown
+                ],
                 "detached": [plain(each) for each in detached],
             }
         )
@@ -145,15 +169,24 @@ def show_versions(home: Home, *, everything: bool, json: bool) -> None:
             version.parent or ORIGIN,
             local_time(version.made_at),
             format_size(version.size_bytes),
+            mark_text(version.id, state, marks.get(version.id)),
             _description(home, version),
         ]
         for version in shown
     ]
     rows += [
-        [checkpoint.id, str(checkpoint.global_step), base or ORIGIN, "", format_size(checkpoint.size_bytes), "detached"]
+        [
+            checkpoint.id,
+            str(checkpoint.global_step),
+            base or ORIGIN,
+            "",
+            format_size(checkpoint.size_bytes),
+            "",
+            "detached",
+        ]
         for checkpoint, base in ((each.checkpoint, each.base) for each in detached)
     ]
-    print_listing(["version", "step", "base", "made", "size", "note"], rows)
+    print_listing(["version", "step", "base", "made", "size", "evaluated", "note"], rows)
 
 
 def _no_version(state: State) -> str:
@@ -175,15 +208,31 @@ def _description(home: Home, version: Version) -> str:
 def show_version(home: Home, name: str, *, json: bool) -> None:
     """`keepstep versions show`."""
     from cli.commands.lineage import show_lineage
+    from cli.commands.models.evaluation import evaluation_rows, file_table
     from cli.commands.models.head import problem_of_version
+    from cli.home.snapshot_reader import load_state, read_evaluation
     from cli.output.event_lines import applied_text
     from cli.output.times import local_time
     from projections.status import plain
+    from projections.version_marks import verdict
 
-    state = read_state(home)
+    folded = load_state(home)[0]
+    state = folded.state
     version = find_version(state, name)
+    chart, mark = read_evaluation(home), folded.progress.marks.get(version.id)
+    found = next((each for each in chart.versions if each.version == version.id), None)
     if json:
-        print_json({**plain(version), "path": str(home.versions / version.id), "head": state.head.base == version.id})
+        names = {job: name for job, name in chart.names.items() if found is not None}
+        print_json(
+            {
+                **plain(version),
+                "path": str(home.versions / version.id),
+                "head": state.head.base == version.id,
+                "verdict": verdict(version.id, state, mark),
+                "evaluation": plain(found),
+                "files": names,
+            }
+        )
         return
     say(f"{version.id}  {home.versions / version.id}")
     rows = [Row("note", version.description)] if version.description else []
@@ -195,7 +244,10 @@ def show_version(home: Home, name: str, *, json: bool) -> None:
     if (problem := problem_of_version(home, version)) is not None:
         rows.append(Row("DAMAGED", f"{problem}"))
     rows.append(Row("logits", f"differ by {version.difference:.2%} from those of base and checkpoint"))
+    rows += evaluation_rows(version.id, state, found, chart, mark)
     print_report(rows)
+    if found is not None and found.scores is not None and found.scores.files:
+        print_listing(*file_table(found, chart))
     show_lineage(home, version.id, json=False, verify=False)
 
 

@@ -20,8 +20,7 @@ FILE = next(event for event in EVENTS if isinstance(event, kinds.FileEnqueued))
 
 def evaluated(job: str, step: int, losses: dict[str, float | str], *, rows: int = 4) -> JobEvaluated:
     files = tuple(
-        FileScore(job=file, rows=rows, tokens=10 * rows, loss=loss, accuracy=0.5)  # type: ignore[arg-type]
-        for file, loss in losses.items()
+        FileScore(job=file, rows=rows, tokens=10 * rows, loss=loss, accuracy=0.5) for file, loss in losses.items()
     )
     return JobEvaluated(
         job=job,
