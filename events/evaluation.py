@@ -155,7 +155,10 @@ class QuestionResult(_Value, frozen=True, kw_only=True):
     """The answer to one question. Texts are cut to RESULT_BYTES."""
 
     id: str
-    """The `id` of the row, or a hash of the prompt, the expected answer and the match."""
+    """The `id` of the row, or a hash of its content."""
+    content: str
+    """A hash of the question, how it is judged, and the most tokens of an answer: results of the same content are
+    compared."""
     suite: str
     """The name of the file in `evaluation/`, without `.jsonl`."""
     prompt: str

@@ -195,7 +195,7 @@ class EvaluationSettings(Section, frozen=True, kw_only=True):
     """Warn if the validation loss has risen and is above the training loss by more than this, nats."""
     gap_alert: NonNegative = 0.5
     """Alert if it is above by more than this, nats."""
-    files: Annotated[int, Meta(ge=0)] = 64
+    files: Annotated[int, Meta(ge=0, le=1024)] = 64
     """The most trained files that a version is evaluated on: the first one, the newest ones, and some of those
     between."""
     rows_per_file: Annotated[int, Meta(ge=1, le=1024)] = 16

@@ -133,6 +133,15 @@ def evaluation_of_version(version: str, attempt: int) -> str:
     return f"{version}-attempt-{attempt:04d}"
 
 
+def evaluation_of_job(global_step: int, attempt: int) -> str:
+    """The id of the evaluation at the end of a job.
+
+    >>> evaluation_of_job(12, 3)
+    'step-00000012-attempt-0003'
+    """
+    return checkpoint_id(global_step, attempt)
+
+
 def is_evaluation_id(name: str) -> bool:
     """True if keepstep wrote `evaluations/<name>.json`."""
     return re.fullmatch(r"(v\d{3,}|step-\d{8,})-attempt-\d{4,}", name) is not None

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from events.messages import Consolidate, Loaded, Prepare, Prepared, Train
+from events.messages import Consolidate, EvaluateVersion, Loaded, Prepare, Prepared, Train
 from events.settings import JobSettings, MethodSettings, ModelSettings
 from events.values import CheckpointId, JobId, VersionId
 from gpu.artifacts import checkpoint
@@ -27,6 +27,8 @@ from gpu.data.plan.prepare import PreparedJob, prepare
 from gpu.data.processes.encoder_pool import core_count, preparation_context
 from gpu.data.template.fingerprint import tokenizer_sha256
 from gpu.errors import CheckpointBroken, YieldRequested
+from gpu.evaluation.job_end import JobEnd
+from gpu.evaluation.version import evaluate_version
 from gpu.ipc.worker_channel import Heartbeats, WorkerChannel
 from gpu.kernels.choose import Kernels, install_kernels, wanted_kernels
 from gpu.model.build import TrainedModel, build
@@ -146,6 +148,7 @@ class Session:
             evaluates=order.evaluates,
             evaluated_to=order.evaluated_to,
             sampler=self._sampler(order, prepared, model.trained, heartbeats),
+            job_end=self._job_end(order, prepared, model.trained, heartbeats),
         )
         failpoint("loaded")
         self._channel.send(
@@ -161,6 +164,11 @@ class Session:
         """Merge a checkpoint into a version. Raises as `gpu.versions.consolidate.consolidate`."""
         self.discard()  # the merge needs the memory, and the next job starts from the version
         consolidate(self._home, order, self._channel)
+
+    def evaluate_version(self, order: EvaluateVersion) -> None:
+        """Evaluate a version and its parent. Raises as `gpu.evaluation.version.evaluate_version`."""
+        self.discard()  # memory may not hold two models
+        evaluate_version(self._home, order, self._channel)
 
     def discard(self) -> None:
         """Drop the model: after a failure its state in memory cannot be trusted."""
@@ -182,6 +190,24 @@ class Session:
             limits=lambda: load_limits(model, self._home),
             plan=order.sample_plan,
             budget=order.samples,
+            channel=self._channel,
+            heartbeats=heartbeats,
+        )
+
+    def _job_end(
+        self, order: Train, prepared: PreparedJob, trained: TrainedModel, heartbeats: Heartbeats
+    ) -> JobEnd | None:
+        if order.suites is None or not self._is_home:
+            return None
+        model = prepared.settings.model
+        return JobEnd(
+            attempt=order.attempt,
+            home=self._home,
+            prepared=prepared,
+            trained=trained,
+            tokenizer=lambda: self._load_tokenizer(model).tokenizer,
+            limits=lambda: load_limits(model, self._home),
+            suites=order.suites,
             channel=self._channel,
             heartbeats=heartbeats,
         )

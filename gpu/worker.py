@@ -17,9 +17,21 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from events.messages import CheckpointBad, Consolidate, Failed, Hello, OutOfMemory, Prepare, Rejected, Train, Yielded
+from events.messages import (
+    CheckpointBad,
+    Consolidate,
+    EvaluateVersion,
+    Failed,
+    Hello,
+    OutOfMemory,
+    Prepare,
+    Rejected,
+    Train,
+    Yielded,
+)
 from events.values import Failure
 from gpu.errors import (
+    ArtifactBroken,
     CheckpointBroken,
     CheckpointForeign,
     DataChanged,
@@ -99,7 +111,7 @@ def serve(home: Path, channel: SocketChannel) -> None:
     session = Session(home, channel)
     while True:
         order = channel.next_order()
-        if isinstance(order, Prepare | Train | Consolidate):
+        if isinstance(order, Prepare | Train | Consolidate | EvaluateVersion):
             run_order(order, session, channel)
         else:
             failpoint("yield_saved")
@@ -107,7 +119,7 @@ def serve(home: Path, channel: SocketChannel) -> None:
             failpoint("yielded")
 
 
-def run_order(order: Prepare | Train | Consolidate, session: Session, channel: SocketChannel) -> None:
+def run_order(order: Prepare | Train | Consolidate | EvaluateVersion, session: Session, channel: SocketChannel) -> None:
     """Carry out `order` and report its outcome."""
     try:
         match order:
@@ -117,6 +129,8 @@ def run_order(order: Prepare | Train | Consolidate, session: Session, channel: S
                 session.train(order)
             case Consolidate():
                 session.consolidate(order)
+            case EvaluateVersion():
+                session.evaluate_version(order)
     except YieldRequested:
         pass  # the order to yield is queued and answered next
     except RowRejected as error:
@@ -164,7 +178,7 @@ def classify_failure(error: Exception) -> tuple[Failure, bool]:
     if is_disk_full(error):
         return "disk_full", True
     match error:
-        case ModelUnusable() | MergeRefused():
+        case ModelUnusable() | MergeRefused() | ArtifactBroken():
             return "model", True
         case PreflightFailed():
             return "preflight", True

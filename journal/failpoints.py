@@ -25,6 +25,8 @@ WORKER = {
     "evaluated": "the loss of all held-out rows is computed, and not reported",
     "token_generated": "the next token of some samples is computed; once for each",
     "answered": "some samples are complete, and not reported; once for each batch",
+    "job_rows_evaluated": "the held-out rows are scored at the end of a job, and no question is answered",
+    "job_evaluated": "the evaluation at the end of a job is complete, and not reported",
     "step": "a step is done, and not reported; once for each step",
     "file_written": "a file of a checkpoint is written and synced; once for each file",
     "before_manifest": "all files are written and synced, the manifest is not begun",
@@ -50,6 +52,15 @@ CONSOLIDATION = {
 """The failpoints of a consolidation. It also reaches those of every commit, from `file_written` to `renamed`: once in
 `backups/`, once in `versions/`."""
 
+EVALUATION = {
+    "evaluating_version": "an order to evaluate a version was received, nothing is done",
+    "parent_evaluated": "the parent of the version is evaluated, the version is not",
+    "evaluation_measured": "everything is measured, and not written; at the end of a job, too",
+    "evaluation_written": "the results are durable, and not reported; at the end of a job, too",
+    "evaluation_reported": "the results are reported, and not journaled as far as the worker knows",
+}
+"""The failpoints of the evaluation of a version. It also reaches `evaluated_rows`, `token_generated`, `answered`."""
+
 DAEMON = {
     "arrival_moved": "a file was moved from the inbox into the home, and is not journaled",
     "arrival_copied": "a file was copied into the home by `keepstep add`, and is not journaled",
@@ -66,7 +77,7 @@ DAEMON = {
 """The failpoints of the daemon and the commands. In addition there is one after every event, `journaled_` and its kind:
 in the process that journals it, before it has any effect, and in a daemon that reads it from another process."""
 
-POINTS = WORKER | CONSOLIDATION | DAEMON
+POINTS = WORKER | CONSOLIDATION | EVALUATION | DAEMON
 
 _calls: Counter[str] = Counter()
 

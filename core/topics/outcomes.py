@@ -113,7 +113,11 @@ def _job_trained(state: State, event: kinds.JobTrained) -> State:
     if job.until is not None:  # counted when it was trained the first time
         return finished
     trained = (*(each for each in state.outcomes.trained if each != job.id), job.id)[-REPLAYED_FILES:]
-    return replace(finished, outcomes=replace(state.outcomes.counted("trained"), trained=trained))
+    return replace(
+        finished,
+        outcomes=replace(state.outcomes.counted("trained"), trained=trained),
+        evaluations=state.evaluations.with_file(job.id, job.settings, event.global_step),
+    )
 
 
 def _job_rejected(state: State, event: kinds.JobRejected) -> State:

@@ -18,7 +18,6 @@ from core.topics.evaluation import jobs, samples, validation
 from core.values import Checkpoint
 from events import kinds, messages
 from events.course import Course
-from events.evaluation import Suites
 from events.kinds import AnyEvent
 from events.settings import JobSettings
 
@@ -271,6 +270,6 @@ def messages_of_the_attempt(state: State) -> tuple[SendToWorker, ...]:
         evaluated_to=job.evaluation.step,
         environment=job.environment,
         samples=samples.budget(state, job),
-        suites=Suites() if jobs.is_due(job) else None,
+        suites=jobs.suites(state, job),
     )
     return (SendToWorker(message=train),)

@@ -1,1 +1,3 @@
-"""Evaluation questions: read them from files, and judge the answers of a model. No torch."""
+"""Evaluations of versions and of the ends of jobs: held-out rows, questions from files, judging, results.
+
+Only `score`, `questions`, `models`, `version` and `job_end` import torch."""

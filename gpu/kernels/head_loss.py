@@ -42,6 +42,11 @@ class Head:
     cap: float | None
     onednn: bool
 
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Return float32 logits, (tokens, vocabulary). `hidden`: (tokens, hidden)."""
+        layer = self.layer
+        return _logits(hidden, layer.weight, getattr(layer, "bias", None), self.cap, onednn=self.onednn)
+
     def loss(self, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Return the cross-entropy of `labels` (tokens), summed, in nats. `hidden`: (tokens, hidden)."""
         bias = getattr(self.layer, "bias", None)

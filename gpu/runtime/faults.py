@@ -16,6 +16,7 @@ FAULTS = {
     "backward": "memory runs out in the backward pass, after part of the gradients",
     "update": "memory runs out in the optimizer, after it has changed the weights",
     "evaluation": "memory runs out in an evaluation",
+    "suites": "memory runs out while held-out rows are scored after a job; of a version, at this attempt",
     "samples": "memory runs out while samples are generated",
     "nan_evaluation": "the loss of an evaluation is not a number",
     "nan": "the loss is not a number",

@@ -35,6 +35,7 @@ from gpu.errors import (
     is_out_of_memory,
     nondeterministic_operation,
 )
+from gpu.evaluation.job_end import JobEnd
 from gpu.ipc.worker_channel import Heartbeats, WorkerChannel
 from gpu.model.build import TrainedModel
 from gpu.runtime.determinism import seed_generators
@@ -77,6 +78,8 @@ class Training:
     """The step of this job after which it was last evaluated; -1: never."""
     sampler: Sampler | None = None
     """None: no samples are taken."""
+    job_end: JobEnd | None = None
+    """None: the end of the job is not evaluated."""
 
     def run(self, channel: WorkerChannel, saver: Saver, heartbeats: Heartbeats) -> None:
         """Train to the end, or to the step boundary at which the daemon asks to yield.
@@ -107,6 +110,8 @@ class Training:
             # Sample.
             if self.sampler is not None:
                 self.sampler.visit(self.step, self.global_step)
+            if self.step == self.until and self.job_end is not None:
+                self.job_end.evaluate(self.step, self.global_step)
             if self.step == self.until or channel.yield_requested():
                 break
 
@@ -125,6 +130,8 @@ class Training:
             channel.send(report)
             if self.sampler is not None:
                 self.sampler.add_training(report.seconds)
+            if self.job_end is not None:
+                self.job_end.add_training(report.seconds)
 
             # Save.
             if self.step < self.until and (reason := saver.due(self.step - self.saved_step)):

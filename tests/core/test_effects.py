@@ -67,7 +67,7 @@ TRAIN = effects.SendToWorker(
         until=4,
         carry_optimizer=True,
         samples=SampleBudget(),
-        suites=Suites(),
+        suites=Suites(rows_max=64, questions_max=16),
     )
 )
 YIELD = effects.SendToWorker(message=messages.Yield(attempt=1))

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from core.topics.step_recovery import next_split
 from events.course import Course
+from events.evaluation import Suites
 from events.messages import AnyFact, CheckpointWritten, OutOfMemory, Prepare, Prepared, Sample, Step, Train
 from events.samples import SampleBudget, SamplePlan
 from events.settings import (
@@ -184,6 +185,7 @@ class Home:
         evaluated_to: int = -1,
         samples: SamplePlan | None = None,
         budget: SampleBudget = SampleBudget(),  # noqa: B008  # frozen
+        suites: Suites | None = None,
     ) -> str:
         """One attempt at `job`; returns the last checkpoint."""
         self.attempts += 1
@@ -204,6 +206,7 @@ class Home:
                 evaluated_to=evaluated_to,
                 samples=budget,
                 sample_plan=samples,
+                suites=suites,
             )
         )
         return str(self.channel.of(CheckpointWritten)[-1].checkpoint)

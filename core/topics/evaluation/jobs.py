@@ -14,6 +14,7 @@ from core.checks import illegal, move_current_job, reporting_job
 from core.job import Job
 from core.tables import DecideTable, Events, EvolveTable
 from events import kinds, messages
+from events.evaluation import Suites
 
 if TYPE_CHECKING:
     from core.state import State
@@ -26,6 +27,17 @@ def is_due(job: Job) -> bool:
     """True if the next attempt at the job evaluates its end. Steps that run again were evaluated the first time."""
     ended = job.goal is not None and job.evaluation.suites_step >= job.goal
     return job.until is None and not job.evaluation.abandoned and not ended
+
+
+def suites(state: State, job: Job) -> Suites | None:
+    """What the end of the job is evaluated on, with its own held-out rows; None: nothing."""
+    if not is_due(job) or job.settings is None:
+        return None
+    settings, head = job.settings.evaluation, state.head
+    files = state.evaluations.with_file(job.id, job.settings, head.global_step + 1)
+    return replace(
+        files.suites(settings, head.base_step), rows_max=settings.job_rows, questions_max=settings.job_questions
+    )
 
 
 def _evaluated(state: State, report: messages.JobEvaluated, _now: float) -> Events:
