@@ -61,6 +61,8 @@ class JobView(Struct, frozen=True, kw_only=True):
     """While the file is prepared: rows done, and about how many in all. From the worker's last heartbeat."""
     rows_evaluated: tuple[int, int] | None = None
     """During an evaluation, the same for held-out rows."""
+    replay: str = ""
+    """Which share of earlier files it replays and why; "": the share is not automatic."""
     tokens_sampled: tuple[int, int] | None = None
     """While samples are generated: the tokens of each answer so far, and the most of all batches."""
 

@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from core.job import Job
 from core.state import State
+from core.topics.evaluation.replay_share import described
 from core.topics.evaluation.validation import gap_of
 from events.evaluation import QuestionScore
 from events.kinds import OverheadMeasured
@@ -207,6 +208,7 @@ def _job_view(state: State, progress: Progress) -> JobView | None:
         tokens_per_s=pace.tokens_per_step / pace.seconds_per_step if pace and pace.seconds_per_step > 0 else None,
         eta_s=left * pace.seconds_per_step if pace and left is not None else None,
         retry_at=job.retry_at,
+        replay=described(job.settings) if job.settings is not None else "",
     )
 
 

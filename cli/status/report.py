@@ -198,6 +198,8 @@ def status_rows(view: StatusView, *, alive: bool) -> list[Row]:
             row("this file", f"{bar(job.progress)} step {job.step} of {job.steps_total}{_eta(job.eta_s, alive)}")
         if job.loss is not None:
             row("loss", f"{number(job.loss)}   learning rate {job.learning_rate:.2e}{_rate(job.tokens_per_s, alive)}")
+        if job.replay:
+            row("replay", job.replay)
     if view.validation is not None:
         row("validation", _validation_line(view.validation), ATTENTION if view.validation.concern else "")
     if view.samples is not None:

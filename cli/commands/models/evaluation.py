@@ -268,7 +268,7 @@ def flips(home: Home, state: State, name: str, other: str) -> Flips:
             return Flips([], 0, answers or f"{version} was not evaluated: `keepstep versions evaluate {version}`")
         found[version] = answers
     before = {each.id: each for each in found[name]}
-    both = [(before[each.id], each) for each in found[other] if _is_same_question(before.get(each.id), each)]
+    both = [(then, each) for each in found[other] if (then := before.get(each.id)) and then.content == each.content]
     flipped = [
         Flip(now.id, now.suite, now.prompt, now.expected, then.answer, now.answer, now.right)
         for then, now in both
@@ -292,10 +292,6 @@ def _answers_as_parent(home: Home, state: State, version: str, child: str) -> Se
     if not isinstance(results, EvaluationResults) or results.parent_results is None:
         return None
     return results.parent_results.questions if (results.parent or "origin") == version else None
-
-
-def _is_same_question(one: QuestionResult | None, other: QuestionResult) -> bool:
-    return one is not None and (one.prompt, one.expected) == (other.prompt, other.expected)
 
 
 def show_flips(found: Flips, name: str, other: str) -> None:

@@ -107,8 +107,10 @@ def test_the_matrix_fits_on_a_narrow_screen(capsys: pytest.CaptureFixture[str]) 
 # -- flipped questions ----------------------------------------------------------------------------------------------
 
 
-def answer(number: int, text: str, *, right: bool, prompt: str = "?") -> QuestionResult:
-    return QuestionResult(id=f"q{number}", suite="sums", prompt=prompt, expected="4", answer=text, right=right)
+def answer(number: int, text: str, *, right: bool, content: str = "ab") -> QuestionResult:
+    return QuestionResult(
+        id=f"q{number}", suite="sums", content=content, prompt="?", expected="4", answer=text, right=right
+    )
 
 
 def write(home: Home, version: str, own: ModelResults, before: ModelResults | None) -> ResultsFile:
@@ -134,7 +136,7 @@ def test_flipped_questions_have_both_answers(tmp_path: Path, capsys: pytest.Capt
     """The parent may have been evaluated only next to its child."""
     home = Home(tmp_path)
     before = (answer(1, "5", right=False), answer(2, "4", right=True), answer(3, "4", right=True))
-    after = (answer(1, "4", right=True), answer(2, "7", right=False), answer(3, "5", right=False, prompt="new"))
+    after = (answer(1, "4", right=True), answer(2, "7", right=False), answer(3, "5", right=False, content="cd"))
     file = write(home, "v002", ModelResults(questions=after), ModelResults(questions=before))
     state = evaluated("v002", file)
     found = flips(home, state, "origin", "v002")
