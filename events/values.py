@@ -142,9 +142,9 @@ def evaluation_of_job(global_step: int, attempt: int) -> str:
     return checkpoint_id(global_step, attempt)
 
 
-def is_evaluation_id(name: str) -> bool:
-    """True if keepstep wrote `evaluations/<name>.json`."""
-    return re.fullmatch(r"(v\d{3,}|step-\d{8,})-attempt-\d{4,}", name) is not None
+def is_results_file(name: str) -> bool:
+    """True if keepstep wrote a file of this name in `evaluations/`."""
+    return re.fullmatch(r"(v\d{3,}|step-\d{8,})-attempt-\d{4,}\.json", name) is not None
 
 
 def is_backup_id(name: str) -> bool:

@@ -71,6 +71,7 @@ DAEMON = {
     "yield_asked": "a pause, a skip or a stop is journaled, and the worker was asked to yield",
     "worker_ended": "the worker of a failed attempt has ended, its leftover files are not swept",
     "checkpoint_reported": "the daemon received the report of a checkpoint, and has not journaled it",
+    "results_reported": "the daemon received the report of an evaluation, and has not journaled it",
     "brought_back": "the head is restored, and this is not journaled",
     "pruned": "a checkpoint to delete is renamed, and not deleted",
 }

@@ -91,7 +91,7 @@ class Failures:
         match event:
             case kinds.AttemptFailed(failure=failure):
                 return failure
-            case kinds.ConsolidationAborted(failure=failure):
+            case kinds.ConsolidationAborted(failure=failure) | kinds.VersionEvaluationFailed(failure=failure):
                 return failure
             case kinds.JobFailed():
                 return self._last.failure if self._last is not None else "code"
@@ -112,6 +112,8 @@ class Failures:
                 return "the daemon"
             case kinds.CheckpointQuarantined(checkpoint=checkpoint):
                 return checkpoint
+            case kinds.VersionEvaluationFailed(version=version):
+                return f"the evaluation of {version}"
             case kinds.ConsolidationAborted():
                 running = before.consolidation.running
                 return running.version if running is not None else "a consolidation"

@@ -40,6 +40,7 @@ PASSING = frozenset(
         kinds.StorageLow,
         kinds.ConsolidationAborted,
         kinds.ConsolidationCancelled,
+        kinds.VersionEvaluationFailed,
         ConfigRefused,
         EvaluationAbandoned,
         MemoryLow,
@@ -198,6 +199,12 @@ def _trouble(event: AnyEvent, before: State) -> str | None:
             return f"attempt {event.attempt} was interrupted: {reason}"
         case kinds.ConsolidationCancelled(message=message):
             return f"no consolidation: {message}"
+        case kinds.VersionEvaluationFailed(failure=str(failure), message=message) if failure != "disk_full":
+            return f"the evaluation of {event.version} failed: {message}"
+        case kinds.VersionHeld(version=version, reason=reason):
+            return f"{version} is held: {reason}"
+        case kinds.VersionEvaluated(version=version, worse=worse) if worse and not before.evaluations.hold_of(version):
+            return f"{version} is worse than its parent: {worse}"
         case kinds.ConsolidationAborted(failure=str(failure), message=message) if failure != "disk_full":
             return f"the consolidation failed: {message}"
         case _:

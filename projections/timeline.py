@@ -163,11 +163,12 @@ class FailureTimeline(Timeline):
         event = record.event
         job = getattr(event, "job", None)
         if record.seq < self.seq:
-            if isinstance(event, kinds.AttemptStarted | kinds.ConsolidationStarted):
+            if isinstance(event, kinds.AttemptStarted | kinds.ConsolidationStarted | kinds.VersionEvaluationStarted):
                 self.entries.clear()  # the timeline begins with the last start before the failure
             begins = kinds.AttemptStarted | kinds.TrainingStarted | kinds.StepReached | kinds.CheckpointCommitted
             recoveries = kinds.MicrobatchSplit | kinds.BatchSkipped
-            return isinstance(event, begins | recoveries | kinds.ConsolidationStarted)
+            others = kinds.ConsolidationStarted | kinds.VersionEvaluationStarted
+            return isinstance(event, begins | recoveries | others)
         if record.seq == self.seq:
             self._job = job or (before.training.current.id if before.training.current is not None else None)
             self._over = not self.failures.found or self.failures.found[-1].seq != self.seq
@@ -176,7 +177,7 @@ class FailureTimeline(Timeline):
             return False
         ends = kinds.CheckpointCommitted | kinds.JobTrained | kinds.JobSkipped | kinds.JobRejected
         self._over = isinstance(event, ends) and job == self._job
-        self._over = self._over or isinstance(event, kinds.VersionPublished)
+        self._over = self._over or isinstance(event, kinds.VersionPublished | kinds.VersionEvaluated)
         mine = job == self._job if job is not None else getattr(event, "attempt", None) is not None
         return (
             mine or _stops_or_resumes(before, after, event, {self._job or "": ""}) or isinstance(event, kinds.Resumed)
@@ -203,6 +204,7 @@ class StepTimeline(Timeline):
             | kinds.MicrobatchSplit
             | kinds.BatchSkipped
             | EvaluationDone
+            | kinds.JobEvaluated
             | SamplesGenerated
             | SamplesFailed
             | SamplesPutOff
@@ -252,7 +254,8 @@ class VersionTimeline(Timeline):
         if isinstance(event, kinds.ConsolidationRequested):
             self._request = (before, after, record)
             return False
-        if isinstance(event, kinds.ConsolidationStarted) and event.version == self.version:
+        starts = kinds.ConsolidationStarted | kinds.VersionEvaluationStarted
+        if isinstance(event, starts) and event.version == self.version:
             self._attempts.add(event.attempt)
             if self._request is not None:
                 self.add_event(*self._request)
@@ -269,7 +272,7 @@ def _meaning(event: AnyEvent) -> str:
     match event:
         case kinds.AttemptFailed(failure=failure):
             return f" ({EXPLANATIONS[failure].meaning})"
-        case kinds.ConsolidationAborted(failure=str(failure)):
+        case kinds.ConsolidationAborted(failure=str(failure)) | kinds.VersionEvaluationFailed(failure=str(failure)):
             return f" ({EXPLANATIONS[failure].meaning})"
         case kinds.DivergenceDetected():
             return f" ({EXPLANATIONS['diverged'].meaning})"

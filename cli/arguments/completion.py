@@ -64,6 +64,7 @@ sample_prompt = _sampled(lambda chart: [each.prompt_id[:6] for each in chart.pro
 job = _completes(resolve.jobs)
 model = _completes(resolve.models, resolve.checkpoints)
 version = _completes(resolve.versions)
+held = _completes(resolve.held_versions)
 target = _completes(resolve.versions_and_origin, resolve.detached)
 checkpoint = _completes(resolve.checkpoints)
 weights = _completes(resolve.versions, resolve.checkpoints)

@@ -128,6 +128,11 @@ def versions(state: State) -> list[Candidate]:
     return [Candidate(each.id, numbers=(int(each.id[1:]),)) for each in state.retention.versions]
 
 
+def held_versions(state: State) -> list[Candidate]:
+    """The versions that wait for a decision."""
+    return [each for each in versions(state) if state.evaluations.hold_of(each.id) is not None]
+
+
 def models(state: State) -> list[Candidate]:
     """The models that a user talks to, but for checkpoints: the head, the base, the origin, and every version."""
     found = versions(state)

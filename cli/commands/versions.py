@@ -1,4 +1,4 @@
-"""`keepstep versions`: list, compare, restore, delete and export the published versions.
+"""`keepstep versions`: list, compare, evaluate, promote, restore, delete and export the published versions.
 
 A restore overwrites nothing: it moves the head, and the old head can be restored again.
 """
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from core.state import State
     from core.values import Version
 
-app = typer.Typer(cls=ListGroup, help="List, compare, restore, delete and export versions.")
+app = typer.Typer(cls=ListGroup, help="List, compare, evaluate, promote, restore, delete and export versions.")
 
 VersionArgument = Annotated[
     str,
@@ -32,13 +32,22 @@ VersionArgument = Annotated[
 ]
 
 
+HeldArgument = Annotated[
+    str,
+    typer.Argument(
+        help="A held version, such as v001 or 1.",
+        autocompletion=completion.held,
+    ),
+]
+
+
 @app.command("list")
 def list_(
     everything: Annotated[bool, typer.Option("--all", help="Also what did not lead to the head.")] = False,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """List the versions that led to the head."""
+    """List the versions that led to the head, and those that are held."""
     show_versions(find_home(home, reads_only=True), everything=everything, json=json)
 
 
@@ -126,6 +135,44 @@ def delete(
     delete_version(find_home(home), version, confirmed=confirm)
 
 
+@app.command()
+def evaluate(version: VersionArgument, home: HomeOption = None, json: JsonOption = False) -> None:
+    """Ask for an evaluation of a version.
+
+    The daemon compares it with its parent, on held-out rows and on the questions in evaluation/.
+    """
+    from cli.commands.models.gate import request_evaluation
+
+    request_evaluation(find_home(home), version, json=json)
+
+
+@app.command()
+def promote(version: HeldArgument, home: HomeOption = None, json: JsonOption = False) -> None:
+    """Move the head to a version that the gate holds.
+
+    Refused if the head has trained on since.
+    """
+    from cli.commands.models.gate import promote_version
+
+    promote_version(find_home(home), version, json=json)
+
+
+@app.command()
+def discard(
+    version: HeldArgument,
+    confirm: Annotated[bool, typer.Option("--confirm", help="Really delete it.")] = False,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Delete a version that the gate holds.
+
+    The head and what was trained stay as they are.
+    """
+    from cli.commands.models.gate import discard_version
+
+    discard_version(find_home(home), version, confirmed=confirm, json=json)
+
+
 def show_versions(home: Home, *, everything: bool, json: bool) -> None:
     """`keepstep versions list`."""
     from cli.commands.models.evaluation import mark_text
@@ -137,7 +184,8 @@ def show_versions(home: Home, *, everything: bool, json: bool) -> None:
     folded = load_state(home)[0]
     state, marks = folded.state, folded.progress.marks
     ancestors = _ancestors(state)
-    shown = [version for version in state.retention.versions if everything or version.id in ancestors]
+    held = {each.version for each in state.evaluations.held}
+    shown = [version for version in state.retention.versions if everything or version.id in ancestors | held]
     detached = state.head.detached if everything else ()
     if json:
         print_json(
@@ -164,7 +212,7 @@ def show_versions(home: Home, *, everything: bool, json: bool) -> None:
         return
     rows = [
         [
-            f"{version.id}{' ← head' if version.id == state.head.base else ''}",
+            f"{version.id}{' ← head' if version.id == state.head.base else ' (held)' if version.id in held else ''}",
             str(version.global_step),
             version.parent or ORIGIN,
             local_time(version.made_at),

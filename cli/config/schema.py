@@ -40,6 +40,7 @@ from events.settings import (
     ReportSettings,
     RetentionSettings,
     Section,
+    VersionSettings,
 )
 from journal.durable import opened
 from journal.storage import REAL, Storage
@@ -74,6 +75,7 @@ class Config(Struct, frozen=True, kw_only=True):
 
     job: JobSettings
     consolidation: ConsolidationSettings = ConsolidationSettings()
+    versions: VersionSettings = VersionSettings()
     retention: RetentionSettings = RetentionSettings()
     disk: DiskSettings = DiskSettings()
     memory: MemorySettings = MemorySettings()

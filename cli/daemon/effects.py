@@ -15,7 +15,7 @@ from cli.daemon.config_watch import ConfigWatch
 from cli.daemon.event_handler import EventHandler
 from cli.daemon.resource_monitor import ResourceMonitor
 from cli.daemon.schedule import check_resources
-from cli.daemon.worker.messages import with_sample_plan, with_trained_files
+from cli.daemon.worker.messages import has_questions, with_sample_plan, with_suites, with_trained_files
 from cli.daemon.worker.supervisor import WorkerSupervisor
 from cli.home.backups import restore_backup
 from cli.home.event_store import EventStore
@@ -25,6 +25,7 @@ from core import commands, effects
 from core.effects import next_effects
 from core.errors import Refused
 from events import messages
+from events.settings import Gate
 from journal.failpoints import failpoint
 
 CATCH_UP_EVERY_S = 0.2
@@ -70,6 +71,8 @@ class EffectExecutor:
                 self._finish_arrival(message.job)
             case messages.Consolidate() if not self.supervisor.was_sent(messages.Consolidate, message.attempt):
                 message = with_trained_files(message, self.store.home, self.watch.config)
+            case messages.EvaluateVersion() if not self.supervisor.was_sent(messages.EvaluateVersion, message.attempt):
+                message = with_suites(message, self.store.state, self.watch.config)
             case messages.Train() if not self.supervisor.was_sent(messages.Train, message.attempt):
                 message = with_sample_plan(message, self.store.home, self.watch.config)
             case messages.Yield() if self.supervisor.worker is None:  # the attempt has no worker: nothing can be lost
@@ -88,8 +91,26 @@ class EffectExecutor:
         if not usable:
             return CATCH_UP_EVERY_S
         with suppress(Refused):  # as in `begin_attempt`
-            self.handler.execute(commands.StartConsolidation())
+            self.handler.execute(commands.StartConsolidation(gate=self._gate()))
         return AT_ONCE_S
+
+    def begin_evaluation(self, _effect: effects.BeginEvaluation) -> float:
+        """Journal the evaluation of a version, if disk, memory and config allow it."""
+        self._check_resources()
+        usable, events = self.watch.reload(self.store)
+        self.handler.handle(events)
+        if not usable:
+            return CATCH_UP_EVERY_S
+        with suppress(Refused):  # as in `begin_attempt`
+            self.handler.execute(commands.StartEvaluation(settings=self.watch.config.versions))
+        return AT_ONCE_S
+
+    def _gate(self) -> Gate | None:
+        """What the evaluation of the next version decides; None: there is nothing to evaluate it on. A gate that holds
+        must not be passed without an evaluation."""
+        gate = self.watch.config.versions.gate
+        can_evaluate = bool(self.store.state.evaluations.files) or has_questions(self.store.home)
+        return gate if can_evaluate or gate == "hold" else None
 
     def restore_checkpoint(self, effect: effects.RestoreCheckpoint) -> float:
         """Copy the head from its backup."""
@@ -132,6 +153,7 @@ METHODS: Mapping[type, Callable[[EffectExecutor, Any], float]] = {
     effects.BeginAttempt: EffectExecutor.begin_attempt,
     effects.SendToWorker: EffectExecutor.send,
     effects.BeginConsolidation: EffectExecutor.begin_consolidation,
+    effects.BeginEvaluation: EffectExecutor.begin_evaluation,
     effects.RestoreCheckpoint: EffectExecutor.restore_checkpoint,
     effects.MoveRejected: EffectExecutor.move_rejected,
     effects.AwaitDiskSpace: EffectExecutor.await_disk_space,

@@ -19,6 +19,9 @@ from events import kinds
 from events.kinds import AnyEvent
 from journal.failpoints import failpoint
 
+_ENDED_EARLY = kinds.ConsolidationAborted | kinds.VersionEvaluationFailed
+"""What ends an attempt that was asked to yield."""
+
 
 @dataclass
 class EventHandler:
@@ -61,9 +64,12 @@ class EventHandler:
         elif isinstance(event, kinds.ConsolidationFinished):
             self.supervisor.end()  # the worker held whole models; only its end returns the memory
             self.execute(commands.Retain(retention=self.watch.config.retention))
-        elif isinstance(event, kinds.ConsolidationAborted) and event.failure is None:
+        elif isinstance(event, kinds.VersionEvaluated | kinds.VersionPromoted):
+            self.supervisor.end()  # as after a consolidation; what it needed may be deleted now
+            self.execute(commands.Retain(retention=self.watch.config.retention))
+        elif isinstance(event, _ENDED_EARLY) and event.failure is None:
             sweep(self.store, self.deletes.discard)
-        elif isinstance(event, kinds.AttemptFailed | kinds.ConsolidationAborted):
+        elif isinstance(event, kinds.AttemptFailed | kinds.ConsolidationAborted | kinds.VersionEvaluationFailed):
             self.supervisor.end()  # the next attempt starts with a new worker
             failpoint("worker_ended")
             if event.failure == "storage":

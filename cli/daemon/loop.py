@@ -204,6 +204,7 @@ class Daemon:
             or state.queue.front() is not None
             or len(state.outcomes.rejections)
             or state.consolidation.request is not None
+            or state.evaluations.pending
             or state.head.pending_restore is not None
         )
         return state.daemon.status == "paused" or (state.daemon.status == "idle" and not pending)

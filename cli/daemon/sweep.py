@@ -21,7 +21,7 @@ from core.errors import Refused
 from core.state import State
 from events import kinds
 from events.kinds import AnyEvent
-from events.values import is_backup_id, is_checkpoint_id, is_version_id
+from events.values import is_backup_id, is_checkpoint_id, is_results_file, is_version_id
 from gpu.artifacts.artifact import CheckpointDirectory, find_problem
 from gpu.artifacts.commit import STAGING
 from gpu.artifacts.version_manifest import VersionDirectory
@@ -111,7 +111,21 @@ def sweep(store: EventStore, delete: Callable[[Path], int | None] | None = None)
         with store.exclusive():
             named = _named(store.state)
         moved += _sweep_place(store, place, paths, is_ours, named, delete)
+    if not store.state.home.repaired:  # the lost records may have named results
+        _sweep_results(store)
     return moved
+
+
+def _sweep_results(store: EventStore) -> None:
+    """Delete results of evaluations that no record names, or that newer ones have replaced."""
+    home, storage = store.home, store.home.storage
+    names = [name for name in storage.names(home.evaluations) if is_results_file(name) or durable.is_temporary(name)]
+    with store.exclusive():
+        evaluations = store.state.evaluations
+    results = [*(each.results for each in evaluations.evaluated), *evaluations.jobs]
+    kept = {f"{each.id}.json" for each in results}
+    for name in sorted({*names} - kept):
+        storage.unlink(home.evaluations / name)
 
 
 def _named(state: State) -> set[str]:

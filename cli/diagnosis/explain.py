@@ -294,8 +294,13 @@ def _of_a_version(teller: VersionTimeline, state: State) -> Summary:
     parts = teller.lineage.published[name].parts
     files = ", ".join(dict.fromkeys(part.name for part in parts))
     status = "the base of the head" if state.head.base == name else "kept"
+    held = state.evaluations.hold_of(name)
+    if held is not None:
+        status = f"held: {held.reason}" if held.reason else "held until it is evaluated"
     then = (
-        "the next version follows it"
+        f"to move the head to it: keepstep versions promote {name}; to delete it: keepstep versions discard {name}"
+        if held is not None
+        else "the next version follows it"
         if state.head.base == name
         else f"to go back to it: keepstep versions restore {name}"
     )

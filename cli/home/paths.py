@@ -39,6 +39,7 @@ class Home:
         self.quarantine = root / "quarantine"
         self.versions = root / "versions"
         self.backups = root / "backups"
+        self.evaluations = root / "evaluations"
         self.models = root / "models"
         self.metrics = root / "metrics"
         self.tokens = root / "cache" / "tokens"
@@ -72,6 +73,7 @@ class Home:
             self.quarantine,
             self.versions,
             self.backups,
+            self.evaluations,
             self.status.parent,
             self.logs,
             self.run,

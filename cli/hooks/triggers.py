@@ -28,6 +28,8 @@ TITLES: dict[HookTrigger, str] = {
     "recovered": "work continues",
     "version_published": "a new version",
     "validation_alert": "the validation loss is too high",
+    "version_worse": "a version is worse than its parent",
+    "version_held": "a version is held for you",
 }
 """The title of each trigger."""
 
@@ -100,8 +102,10 @@ class Triggers:
             case kinds.Resumed() if self._held:
                 self._held = False
                 return "recovered"
-            case kinds.ConsolidationAborted(failure=None):
+            case kinds.ConsolidationAborted(failure=None) | kinds.VersionEvaluationFailed(failure=None):
                 return None
+            case kinds.VersionEvaluated(worse=worse):
+                return "version_worse" if worse else None
             case _:
                 return _TRIGGER_OF.get(type(event))
 
@@ -121,6 +125,8 @@ _TRIGGER_OF: dict[type, HookTrigger] = {
     kinds.DivergenceDetected: "diverged",
     kinds.CheckpointQuarantined: "damaged",
     kinds.VersionPublished: "version_published",
+    kinds.VersionEvaluationFailed: "attempt_failed",
+    kinds.VersionHeld: "version_held",
 }
 """The events whose trigger depends on nothing else."""
 

@@ -100,8 +100,12 @@ def _level(event: AnyEvent) -> int:
             return logging.DEBUG
         case kinds.AttemptFailed() | kinds.JobFailed() | kinds.DaemonHeld() | kinds.CheckpointQuarantined():
             return logging.ERROR
-        case kinds.ConsolidationAborted(failure=str()):
+        case kinds.ConsolidationAborted(failure=str()) | kinds.VersionEvaluationFailed(failure=str()):
             return logging.ERROR
+        case kinds.VersionHeld():
+            return logging.WARNING
+        case kinds.VersionEvaluated(worse=worse) if worse:
+            return logging.WARNING
         case SamplesAbandoned() | SamplesFailed():
             return logging.WARNING
         case MicrobatchSplit() | BatchSkipped() | EvaluationAbandoned() | EvaluationDone(concern=str()):

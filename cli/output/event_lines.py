@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from cli.output import evaluation_lines
 from cli.output.few_steps import few_steps_warning
 from cli.output.identical import duplicate_text
 from cli.output.terminal import number
@@ -62,7 +63,7 @@ def event_text(event: AnyEvent, state: State, job: Job | None) -> str | None:
         or _training_text(event, job)
         or _failure_text(event, job)
         or _machine_text(event, job)
-        or _version_text(event)
+        or _version_text(event, state)
     )
 
 
@@ -128,6 +129,8 @@ def _training_text(event: AnyEvent, job: Job | None) -> str | None:
             return _step_text(event, job)
         case EvaluationDone():
             return described(event)
+        case kinds.JobEvaluated():
+            return evaluation_lines.job_text(event)
         case SamplesRequested():
             return "samples are requested for the next step"
         case SamplesGenerated():
@@ -233,7 +236,7 @@ def _machine_text(event: AnyEvent, job: Job | None) -> str | None:
             return None
 
 
-def _version_text(event: AnyEvent) -> str | None:
+def _version_text(event: AnyEvent, state: State) -> str | None:
     match event:
         case kinds.ConsolidationRequested():
             return f"consolidation requested{f': {event.description}' if event.description else ''}"
@@ -257,6 +260,8 @@ def _version_text(event: AnyEvent) -> str | None:
             return f"the consolidation was interrupted: {event.message}; it starts again"
         case kinds.ConsolidationAborted():
             return f"the consolidation failed ({event.failure}): {event.message}"
+        case kinds.ConsolidationFinished(promoted=False):
+            return f'the head does not move to {event.version} before it is evaluated ([versions] gate = "hold")'
         case kinds.HeadMoved():
             on = f" on {event.version}" if event.version and event.checkpoint else ""
             return f"training continues from {event.checkpoint or event.version or 'the origin'}{on}"
@@ -269,7 +274,7 @@ def _version_text(event: AnyEvent) -> str | None:
         case kinds.BackupDeleted():
             return f"deleted backup {event.backup} ({event.size_bytes / MB:.1f} MB)"
         case _:
-            return None
+            return evaluation_lines.version_text(event, state)
 
 
 # -- parts of texts -------------------------------------------------------------------------------------------------

@@ -71,6 +71,7 @@ class EvaluatedFile(Struct, frozen=True):
     """A trained file with held-out rows."""
 
     job: str
+    name: str
     hold_out: int
     """Index of its settings in `Evaluations.hold_outs`: many files have the same."""
     global_step: int
@@ -105,7 +106,7 @@ class Evaluations(Struct, frozen=True, omit_defaults=True):
         """True if this version is to be evaluated, or is being evaluated."""
         return any(each.version == version for each in self.pending)
 
-    def with_file(self, job: str, settings: JobSettings | None, global_step: int) -> Evaluations:
+    def with_file(self, job: str, name: str, settings: JobSettings | None, global_step: int) -> Evaluations:
         """Add a file that is trained; one that was trained before moves to the end."""
         hold_out = HoldOut.of(settings) if settings is not None else None
         if hold_out is None:
@@ -113,8 +114,12 @@ class Evaluations(Struct, frozen=True, omit_defaults=True):
         known = hold_out in self.hold_outs
         hold_outs = self.hold_outs if known else (*self.hold_outs, hold_out)
         others = tuple(each for each in self.files if each.job != job)
-        file = EvaluatedFile(job, hold_outs.index(hold_out), global_step)
+        file = EvaluatedFile(job, name, hold_outs.index(hold_out), global_step)
         return replace(self, files=tuple(chosen_files((*others, file), FILES_KEPT)), hold_outs=hold_outs)
+
+    def name_of(self, job: str) -> str:
+        """The name of a file with held-out rows; the first digits of its id if it is not known."""
+        return next((each.name for each in self.files if each.job == job), job[:12])
 
     def suites(self, settings: EvaluationSettings, since_step: int) -> Suites:
         """What a version is evaluated on; files that were trained after `since_step` are new."""
@@ -152,7 +157,7 @@ def chosen_files(files: Sequence[EvaluatedFile], most: int) -> Sequence[Evaluate
     So the choice changes little from one version to the next.
 
     >>> names = ["5", "9", "1", "7", "3", "8", "6"]
-    >>> "".join(each.job for each in chosen_files([EvaluatedFile(name, 0, 1) for name in names], 5))
+    >>> "".join(each.job for each in chosen_files([EvaluatedFile(name, "", 0, 1) for name in names], 5))
     '51386'
     """
     if len(files) <= most:

@@ -116,7 +116,7 @@ def _job_trained(state: State, event: kinds.JobTrained) -> State:
     return replace(
         finished,
         outcomes=replace(state.outcomes.counted("trained"), trained=trained),
-        evaluations=state.evaluations.with_file(job.id, job.settings, event.global_step),
+        evaluations=state.evaluations.with_file(job.id, job.name, job.settings, event.global_step),
     )
 
 

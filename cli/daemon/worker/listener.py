@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from cli.daemon.config_watch import ConfigWatch
 from cli.daemon.event_handler import EventHandler
 from cli.daemon.ports import Worker
-from cli.daemon.worker.messages import Written, problem_of
+from cli.daemon.worker.messages import Written, missing_results, problem_of
 from cli.daemon.worker.process import log_failure
 from cli.daemon.worker.supervisor import WorkerSupervisor
 from cli.home.event_store import EventStore
@@ -18,6 +18,16 @@ from core.worker_exit import classify
 from events import messages
 from events.values import Failure
 from gpu.errors import ProtocolViolation
+
+_MEASURED = (
+    messages.Evaluated,
+    messages.JobEvaluated,
+    messages.Sampled,
+    messages.SamplesPutOff,
+    messages.SamplesFailed,
+    messages.VersionEvaluated,
+)
+"""Reports after which a heartbeat no longer says what the worker does."""
 
 
 @dataclass
@@ -44,11 +54,12 @@ class WorkerListener:
             self.supervisor.observe(fact)
             if isinstance(fact, messages.Heartbeat):
                 self.store.received = fact
-            elif isinstance(
-                fact, messages.Evaluated | messages.Sampled | messages.SamplesPutOff | messages.SamplesFailed
-            ):
+            elif isinstance(fact, _MEASURED):
                 self.store.received = None
-            if isinstance(fact, Written) and (problem := problem_of(fact, self.store.state, self.store.home)):
+            problem = missing_results(fact, self.store.state, self.store.home)
+            if isinstance(fact, Written):
+                problem = problem_of(fact, self.store.state, self.store.home)
+            if problem is not None:
                 self._lose("storage", problem)
                 continue
             if isinstance(fact, messages.Failed):

@@ -13,9 +13,11 @@ from cli.home.snapshot_reader import read_records
 from core.state import State
 from events import kinds, messages
 from events.kinds import AnyEvent, MicrobatchSplit
+from events.messages import AnyFact
 from gpu.artifacts.artifact import Artifact, CheckpointDirectory, find_problem
 from gpu.artifacts.backup import BackupDirectory
 from gpu.artifacts.version_manifest import VersionDirectory
+from journal import durable
 from journal.failpoints import failpoint
 from projections.lineage import trained_files
 
@@ -37,6 +39,21 @@ def answer_to(event: AnyEvent, state: State) -> messages.Committed | messages.Ru
 def with_sample_plan(message: messages.Train, home: Home, config: Config) -> messages.Train:
     """Add what keepstep.toml says about samples. Raises OSError."""
     return message if message.samples is None else replace(message, sample_plan=sample_plan(home, config.samples))
+
+
+def with_suites(message: messages.EvaluateVersion, state: State, config: Config) -> messages.EvaluateVersion:
+    """Add what the version is evaluated on, under the limits of the config."""
+    parent = state.retention.version(message.parent)
+    since_step = parent.global_step if parent is not None else 0
+    suites = state.evaluations.suites(config.job.evaluation, since_step)
+    return replace(message, suites=suites, model=config.job.model)
+
+
+def has_questions(home: Home) -> bool:
+    """True if the home has a file that may have questions. Raises OSError."""
+    if not durable.is_directory(home.questions, storage=home.storage):
+        return False
+    return any(name.endswith(".jsonl") and not name.startswith(".") for name in home.storage.names(home.questions))
 
 
 def sample_order(event: AnyEvent, state: State, home: Home, config: Config) -> messages.Sample | None:
@@ -61,6 +78,23 @@ def with_trained_files(message: messages.Consolidate, home: Home, config: Config
     """
     files = trained_files(read_records(home))
     return replace(message, files=files, space_factor=config.consolidation.space_factor, model=config.job.model)
+
+
+def missing_results(fact: AnyFact, state: State, home: Home) -> str | None:
+    """Why reported results are not usable, by the size of their file; None: they are, or the fact has none."""
+    if not isinstance(fact, messages.JobEvaluated | messages.VersionEvaluated) or fact.results is None:
+        return None
+    failpoint("results_reported")
+    if fact.attempt != state.attempts.current:
+        return None
+    path = home.evaluations / f"{fact.results.id}.json"
+    try:
+        size_bytes = home.storage.stat(path).st_size
+    except FileNotFoundError:
+        return f"the worker reported {path.name}, but it is missing"
+    if size_bytes == fact.results.size_bytes:
+        return None
+    return f"the worker reported {path.name}, but it has {size_bytes} bytes instead of {fact.results.size_bytes}"
 
 
 def problem_of(fact: Written, state: State, home: Home) -> str | None:

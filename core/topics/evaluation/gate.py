@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from core.values import Version
@@ -13,14 +14,20 @@ if TYPE_CHECKING:
     from core.state import State
 
 
-def worse_than_parent(scores: Scores, comparison: Comparison | None, limits: VersionSettings) -> str:
+def worse_than_parent(
+    scores: Scores, comparison: Comparison | None, limits: VersionSettings, name_of: Callable[[str], str]
+) -> str:
     """Why the version is worse by the limits, in words; "": it is not, or it is not judged.
 
-    A file counts as forgotten if the lower end of its interval is above the limit, so that noise alone holds nothing.
+    `name_of`: the name of a file by its id. A file counts as forgotten if the lower end of its interval is above the
+    limit, so that noise alone holds nothing.
     """
     if limits.gate == "off" or comparison is None:
         return ""
-    reasons = [_forgotten(comparison.changes, limits.max_forgetting), _dropped(scores, comparison, limits.max_drop)]
+    reasons = [
+        _forgotten(comparison.changes, limits.max_forgetting, name_of),
+        _dropped(scores, comparison, limits.max_drop),
+    ]
     return "; ".join(filter(None, reasons))
 
 
@@ -38,12 +45,12 @@ def why_not_judged(report: messages.VersionEvaluated) -> str:
     return ""
 
 
-def _forgotten(changes: tuple[FileChange, ...], limit: float) -> str:
+def _forgotten(changes: tuple[FileChange, ...], limit: float, name_of: Callable[[str], str]) -> str:
     """What the files that are forgotten say, and the worst of them."""
     forgotten: list[tuple[float, float, str]] = []
     for each in changes:
         if isinstance(each.change, str):
-            return f"the loss on held-out rows of {each.job[:12]} is not finite"
+            return f"the loss on held-out rows of {name_of(each.job)} is not finite"
         if each.low is not None and each.low > limit:
             forgotten.append((each.change, each.low, each.job))
     if not forgotten:
@@ -51,7 +58,7 @@ def _forgotten(changes: tuple[FileChange, ...], limit: float) -> str:
     change, low, worst = max(forgotten)
     others = f" (and of {len(forgotten) - 1} more)" if len(forgotten) > 1 else ""
     return (
-        f"the loss on held-out rows of {worst[:12]}{others} rose by {change:.2f} nats per token, surely by "
+        f"the loss on held-out rows of {name_of(worst)}{others} rose by {change:.2f} nats per token, surely by "
         f"{low:.2f} (max_forgetting {limit:g})"
     )
 

@@ -34,7 +34,7 @@ def suites(state: State, job: Job) -> Suites | None:
     if not is_due(job) or job.settings is None:
         return None
     settings, head = job.settings.evaluation, state.head
-    files = state.evaluations.with_file(job.id, job.settings, head.global_step + 1)
+    files = state.evaluations.with_file(job.id, job.name, job.settings, head.global_step + 1)
     return replace(
         files.suites(settings, head.base_step), rows_max=settings.job_rows, questions_max=settings.job_questions
     )

@@ -89,7 +89,7 @@ DECIDE: DecideTable = {
 def _evaluated(state: State, report: messages.VersionEvaluated, _now: float) -> Events:
     """Journal the results, and decide about a version that is held."""
     running = _running(state)
-    worse = worse_than_parent(report.scores, report.comparison, running.settings)
+    worse = worse_than_parent(report.scores, report.comparison, running.settings, state.evaluations.name_of)
     evaluated = kinds.VersionEvaluated(**asdict(report), worse=worse)
     holds = running.settings.gate == "hold"
     return [evaluated, *gated(state, _running(state).version, (worse or why_not_judged(report)) if holds else "")]

@@ -15,6 +15,7 @@ from events.values import backup_before
 from gpu.errors import ArtifactBroken, YieldRequested
 from gpu.evaluation import version as evaluating
 from gpu.evaluation.results import read_results
+from gpu.evaluation.score import score_rows
 from gpu.evaluation.version import evaluate_version
 from gpu.versions.consolidate import consolidate
 from tests.gpu.evaluation.test_job_end import HELD_OUT, QUESTION, ROWS, ask
@@ -61,6 +62,7 @@ class Versions:
         evaluate_version(self.home.path, self.order(**changes), channel)
         assert any(beat.phase == "evaluate" for beat in channel.of(Heartbeat))
         (report,) = channel.of(VersionEvaluated)
+        assert isinstance(report, VersionEvaluated)
         return report
 
 
@@ -88,10 +90,10 @@ def test_a_version_is_compared_with_its_parent_on_the_same_rows(versions: Versio
         assert change.change == pytest.approx(file.loss - earlier.loss, abs=1e-5)
         assert change.low is not None
         assert change.high is not None
-        assert change.low <= change.change <= change.high
-    assert report.comparison.changes[1].change < 0
+        assert change.low <= float(change.change) <= change.high
+    assert float(report.comparison.changes[1].change) < 0
     assert report.divergence is not None
-    assert report.divergence.nats > 0
+    assert float(report.divergence.nats) > 0
     assert report.scores.questions.total == report.comparison.scores.questions.total == 2
     assert not report.problem
     found = read_results(versions.home.path, report.results)
@@ -106,7 +108,7 @@ def test_a_version_has_the_scores_of_its_own_evaluation_as_a_parent(
     """What was measured on the parent is not measured again, and has the same value."""
     first = versions.evaluate(version="v001", parent=None, evaluation="v001-attempt-0200")
     measured: list[int] = []
-    score = evaluating.score_rows
+    score = score_rows
 
     def count(trained: Any, rows: Any, *others: Any) -> Any:
         measured.append(len(rows))

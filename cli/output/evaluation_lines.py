@@ -1,0 +1,81 @@
+"""Evaluations of jobs and versions, and what the gate decided, as text for a person."""
+
+from __future__ import annotations
+
+from cli.text import printable
+from core.state import State
+from events import kinds
+from events.evaluation import FileScore, Scores
+from events.kinds import AnyEvent
+
+
+def job_text(event: kinds.JobEvaluated) -> str:
+    """The evaluation at the end of a job, on one line."""
+    if event.results is None:
+        return f"not evaluated: {printable(event.problem)}"
+    problem = f"; {printable(event.problem)}" if event.problem else ""
+    return f"evaluated: {scores_text(event.scores)} ({event.seconds:.1f} s){problem}"
+
+
+def version_text(event: AnyEvent, state: State) -> str | None:
+    """An event about a version that is evaluated, promoted or held. `state`: after the event."""
+    match event:
+        case kinds.VersionEvaluationRequested():
+            return f"evaluation of {event.version} requested"
+        case kinds.VersionEvaluationStarted():
+            return f"evaluating {event.version}, compared with {event.parent or 'the origin'}"
+        case kinds.VersionEvaluated():
+            return _evaluated_text(event, is_held=state.evaluations.hold_of(event.version) is not None)
+        case kinds.VersionEvaluationFailed(failure=None):
+            return f"the evaluation of {event.version} was interrupted: {event.message}; it starts again"
+        case kinds.VersionEvaluationFailed(retry=True):
+            return f"the evaluation of {event.version} failed ({event.failure}): {event.message}; it is tried again"
+        case kinds.VersionEvaluationFailed():
+            return (
+                f"the evaluation of {event.version} failed ({event.failure}): {event.message}\n"
+                f"→ to try again: `keepstep versions evaluate {event.version}`"
+            )
+        case kinds.VersionHeld():
+            return (
+                f"{event.version} is held: {event.reason}\n→ training continues without it. `keepstep versions promote "
+                f"{event.version}` moves the head to it; `keepstep versions discard {event.version}` deletes it"
+            )
+        case kinds.VersionPromoted():
+            who = "the gate" if event.by == "gate" else "you"
+            return f"training continues from {event.version} ({who} promoted it)"
+        case _:
+            return None
+
+
+def scores_text(scores: Scores) -> str:
+    """The scores of a model on both suites.
+
+    >>> scores_text(Scores())
+    'nothing was measured'
+    """
+    parts = []
+    tokens = sum(file.tokens for file in scores.files)
+    if tokens:
+        parts.append(f"held-out loss {_mean_loss(scores.files, tokens)} on {_files(len(scores.files))}")
+    if scores.questions.total:
+        parts.append(f"{scores.questions.right} of {scores.questions.total} questions right")
+    return ", ".join(parts) or "nothing was measured"
+
+
+def _evaluated_text(event: kinds.VersionEvaluated, *, is_held: bool) -> str:
+    now = scores_text(event.scores)
+    before = f"; before: {scores_text(event.comparison.scores)}" if event.comparison is not None else ""
+    worse = f"\nworse than its parent: {event.worse}" if event.worse and not is_held else ""
+    problem = f"\n{printable(event.problem)}" if event.problem else ""
+    return f"evaluated {event.version}: {now}{before} ({event.seconds:.1f} s){worse}{problem}"
+
+
+def _mean_loss(files: tuple[FileScore, ...], tokens: int) -> str:
+    losses = [(file.loss, file.tokens) for file in files]
+    if any(isinstance(loss, str) for loss, _ in losses):
+        return "not finite"
+    return f"{sum(float(loss) * count for loss, count in losses) / tokens:.4f}"
+
+
+def _files(number: int) -> str:
+    return "1 file" if number == 1 else f"{number} files"
