@@ -16,6 +16,7 @@ from cli.commands.common import HomeOption, JsonOption, count, delete_directorie
 from cli.errors import UserError
 from cli.home.paths import Home, find_home
 from cli.output.terminal import Row, print_json, print_listing, print_report, say
+from events.values import Device
 
 if TYPE_CHECKING:
     from core.state import State
@@ -136,11 +137,30 @@ def delete(
 
 
 @app.command()
-def evaluate(version: VersionArgument, home: HomeOption = None, json: JsonOption = False) -> None:
+def evaluate(
+    version: VersionArgument,
+    tasks: Annotated[
+        str, typer.Option("--tasks", help="Tasks of lm-evaluation-harness: names or YAML files, with commas.")
+    ] = "",
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="With --tasks: samples of each task.")] = None,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="With --tasks: samples at once.")] = 1,
+    device: Annotated[Device, typer.Option("--device", help="With --tasks: the device.")] = "auto",
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
     """Ask for an evaluation of a version.
 
-    The daemon compares it with its parent, on held-out rows and on the questions in evaluation/.
+    The daemon compares it with its parent, on held-out rows and on the questions in evaluation/. With --tasks, this
+    command itself runs tasks of lm-evaluation-harness, without the network.
     """
+    if tasks:
+        from cli.commands.models.tasks import evaluate_tasks
+
+        names = tuple(filter(None, (name.strip() for name in tasks.split(","))))
+        evaluate_tasks(find_home(home), version, names, limit, batch_size, device, json=json)
+        return
+    if limit is not None or batch_size != 1 or device != "auto":
+        raise typer.BadParameter("--limit, --batch-size and --device are for --tasks")
     from cli.commands.models.gate import request_evaluation
 
     request_evaluation(find_home(home), version, json=json)

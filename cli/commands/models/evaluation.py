@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from cli.home.paths import Home
+from cli.output.evaluation_lines import task_text
 from cli.output.terminal import ATTENTION, BAD, GOOD, Row, number, print_json, print_listing, print_report, say
 from cli.text import printable
 from events.evaluation import Comparison, EvaluationResults, FileScore, QuestionResult, ResultsFile, Scores
@@ -27,6 +28,8 @@ COLUMNS_SHOWN = 5
 """Files in a row of the matrix in the terminal: as many as fit into 80 columns."""
 
 ROWS_SHOWN = 20
+
+TASKS_SHOWN = 20
 
 TEXT_CHARACTERS = 300
 """Characters of an answer in the terminal: about four lines of 80 columns."""
@@ -56,6 +59,8 @@ def evaluation_rows(
 ) -> Iterator[Row]:
     """The lines about the evaluation of a version: the verdict with what to do, the scores, and how far it moved."""
     yield from _verdict_rows(version, state, found, mark)
+    for task in found.tasks[:TASKS_SHOWN] if found is not None else ():
+        yield Row("task", task_text(task))
     if found is None or found.scores is None:
         return
     comparison, scores = found.comparison, found.scores
