@@ -263,7 +263,9 @@ class World:
 
     def lay_out(self) -> None:
         """Make the home; killed in it, it is made again."""
-        lay_out(self.home(self.disk.process("init")), CONFIG % (self.every, self.keep, 0.1 * (self.seed % 2), self.gate))
+        lay_out(
+            self.home(self.disk.process("init")), CONFIG % (self.every, self.keep, 0.1 * (self.seed % 2), self.gate)
+        )
 
     def run_daemon(self) -> BaseException | None:
         """One life of a daemon: how it ended, None if in good order."""
