@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from core.structures.situations import ConfigError, Counts, DiskFull, Hold, MemoryShortage
+from events.evaluation import QuestionScore
 from events.values import Number
 from journal import durable
 from journal.storage import REAL, Storage
@@ -60,6 +61,8 @@ class JobView(Struct, frozen=True, kw_only=True):
     """While the file is prepared: rows done, and about how many in all. From the worker's last heartbeat."""
     rows_evaluated: tuple[int, int] | None = None
     """During an evaluation, the same for held-out rows."""
+    replay: str = ""
+    """Which share of earlier files it replays and why; "": the share is not automatic."""
     tokens_sampled: tuple[int, int] | None = None
     """While samples are generated: the tokens of each answer so far, and the most of all batches."""
 
@@ -159,6 +162,25 @@ class SamplesView(Struct, frozen=True, kw_only=True):
     """Why newer samples are missing; "": they are not."""
 
 
+class EvaluationView(Struct, frozen=True, kw_only=True):
+    """The evaluation at the end of the last job, and versions that wait."""
+
+    name: str
+    """The name of the file; "": no job was evaluated yet."""
+    at: str
+    files: int
+    """Files whose held-out rows were scored."""
+    loss: float | None
+    """Mean over the files, nats per token."""
+    questions: QuestionScore
+    problem: str
+    """What could not be measured; "": nothing."""
+    pending: tuple[str, ...]
+    """Versions that are to be evaluated, or are being evaluated."""
+    held: tuple[str, ...]
+    """Versions that are held."""
+
+
 class FailedView(Struct, frozen=True, kw_only=True):
     """A job that failed permanently; `keepstep retry` tries it again."""
 
@@ -212,6 +234,8 @@ class StatusView(Struct, frozen=True, kw_only=True):
     """None: not measured yet."""
     samples: SamplesView | None = None
     """None: no samples were due yet."""
+    evaluation: EvaluationView | None = None
+    """None: no job was evaluated yet, and no version waits."""
 
 
 def write_status(path: Path, view: StatusView, *, storage: Storage = REAL) -> None:

@@ -70,6 +70,14 @@ class _Collector:
             yield _gauge("keepstep_samples_expected_ratio", "Share of the last samples as expected.", matched)
             yield _gauge("keepstep_samples_thinking_ratio", "Share of the last samples with the think tag.", thinking)
 
+        if (evaluation := view.evaluation) is not None:
+            if evaluation.loss is not None:
+                yield _gauge("keepstep_held_out_loss_nats", "Mean loss on held-out rows of all files.", evaluation.loss)
+            if (questions := evaluation.questions).total:
+                right = questions.right / questions.total
+                yield _gauge("keepstep_questions_right_ratio", "Share of the questions that are right.", right)
+            yield _gauge("keepstep_versions_held", "Versions that wait for a person.", len(evaluation.held))
+
     def _machine_metrics(self, machine: MachineView) -> Iterator[Metric]:
         yield _gauge("keepstep_memory_available_bytes", "Memory that is available.", machine.memory.available_bytes)
         yield _gauge("keepstep_worker_memory_bytes", "Private memory of the worker.", machine.memory.worker_bytes)

@@ -170,7 +170,9 @@ def _head_moved(state: State, event: kinds.HeadMoved) -> State:
     )
     recovery = replace(state.recovery, replay_ranges=(), step_log=StepLog(head.global_step))
     evaluations = state.evaluations.released(event.version)  # a person decided
-    return _with_jobs_restarted(replace(state, head=head, recovery=recovery, evaluations=evaluations))
+    share = state.replay_share.moved()
+    moved = replace(state, head=head, recovery=recovery, evaluations=evaluations, replay_share=share)
+    return _with_jobs_restarted(moved)
 
 
 def _target(state: State, event: kinds.HeadMoved) -> DetachedCheckpoint:

@@ -59,6 +59,7 @@ from events.kinds.evaluation import (
     EvaluationAbandoned,
     EvaluationDone,
     JobEvaluated,
+    TasksEvaluated,
     VersionEvaluated,
     VersionEvaluationFailed,
     VersionEvaluationRequested,
@@ -181,6 +182,7 @@ __all__ = [
     "StorageFreed",
     "StorageLow",
     "StorageRecovered",
+    "TasksEvaluated",
     "TrainingStarted",
     "VersionDeleted",
     "VersionEvaluated",
@@ -252,6 +254,7 @@ AnyEvent = (
     | VersionPublished
     | ConsolidationFinished
     | ConsolidationAborted
+    | TasksEvaluated
     | VersionEvaluationRequested
     | VersionEvaluationStarted
     | VersionEvaluated
