@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import msgspec
-
 from events.evaluation import RESULT_BYTES, QuestionResult, Suites
 from events.generation import Sampling
 from events.samples import clipped
 from gpu.data.encode.encoder import Encoder
 from gpu.evaluation.judge import judge
 from gpu.evaluation.question_files import SuiteQuestion, read_questions
+from gpu.evaluation.results import content_of
 from gpu.generate.answers import Watch, answer_all, answering
 from gpu.generate.prompt import PromptRefused, make_prompt
 from gpu.generate.questions import QuestionMaker
@@ -52,12 +51,6 @@ def chosen_questions(home: Path, suites: Suites) -> tuple[list[SuiteQuestion], l
         taken = {each.id for each in lowest[: suites.questions_max]}
         questions = [each for each in questions if each.id in taken]
     return questions, problems
-
-
-def content_of(question: SuiteQuestion, max_new_tokens: int) -> str:
-    """Return the hash of everything that decides the result, apart from the model."""
-    parts = (question.messages, question.expected, question.check, max_new_tokens)
-    return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:16]
 
 
 def answer_questions(

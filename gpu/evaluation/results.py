@@ -1,4 +1,4 @@
-"""Results files: `evaluations/<id>.json` in the home, one for each evaluation, written before its report."""
+"""Results files: `evaluations/<id>.json` in the home, one for each evaluation, written before its report. No torch."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -21,12 +22,13 @@ from events.evaluation import (
 from events.statistics import Change, paired_bootstrap
 from events.values import VersionId, number
 from gpu.errors import StorageFailed
-from gpu.evaluation.question_files import SuiteQuestion
-from gpu.evaluation.questions import content_of
-from gpu.evaluation.rows import Row
 from journal import durable
 from journal.failpoints import failpoint
 from journal.storage import REAL, Storage
+
+if TYPE_CHECKING:
+    from gpu.evaluation.question_files import SuiteQuestion
+    from gpu.evaluation.rows import Row
 
 DIRECTORY = "evaluations"
 MODE = 0o600
@@ -63,6 +65,12 @@ def read_results(home: Path, file: ResultsFile | None, *, storage: Storage = REA
         return msgspec.json.decode(data, type=EvaluationResults)
     except (OSError, ValueError, msgspec.MsgspecError):
         return None
+
+
+def content_of(question: SuiteQuestion, max_new_tokens: int) -> str:
+    """Return the hash of everything that decides the result of a question, apart from the model."""
+    parts = (question.messages, question.expected, question.check, max_new_tokens)
+    return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:16]
 
 
 def suites_fingerprint(rows: Sequence[Row], questions: Sequence[SuiteQuestion], max_new_tokens: int) -> str:

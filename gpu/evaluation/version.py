@@ -21,8 +21,8 @@ from gpu.data.template.fingerprint import tokenizer_sha256
 from gpu.errors import YieldRequested
 from gpu.evaluation.models import load_model, release_memory
 from gpu.evaluation.question_files import SuiteQuestion
-from gpu.evaluation.questions import AnswerTools, answer_questions, chosen_questions, content_of
-from gpu.evaluation.results import compare, read_results, suites_fingerprint, write_results
+from gpu.evaluation.questions import AnswerTools, answer_questions, chosen_questions
+from gpu.evaluation.results import compare, content_of, read_results, suites_fingerprint, write_results
 from gpu.evaluation.rows import Encoding, Row, held_out_rows
 from gpu.evaluation.score import Reference, divergence, reference, score_rows
 from gpu.ipc.worker_channel import Heartbeats, WorkerChannel

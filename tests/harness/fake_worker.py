@@ -16,6 +16,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
+from events.evaluation import EvaluationResults, ModelResults, QuestionResult, scores_of
 from events.messages import (
     AnyFact,
     AnyOrder,
@@ -25,7 +26,10 @@ from events.messages import (
     Committed,
     Consolidate,
     Evaluated,
+    EvaluateVersion,
     Failed,
+    Heartbeat,
+    JobEvaluated,
     Loaded,
     Merged,
     Prepare,
@@ -37,22 +41,27 @@ from events.messages import (
     Step,
     Train,
     Verified,
+    VersionEvaluated,
     VersionWritten,
     Yield,
     Yielded,
 )
 from events.samples import SampleAnswer
 from events.settings import Plan
-from events.values import CheckpointReason, Number, checkpoint_id
+from events.values import CheckpointReason, Number, checkpoint_id, evaluation_of_job
 from gpu.artifacts.artifact import CheckpointDirectory
 from gpu.artifacts.backup import BackupManifest, back_up
 from gpu.artifacts.manifest import MANIFEST, Cursor, Lineage, Manifest, describe
 from gpu.artifacts.version_manifest import VersionDirectory, VersionManifest, read_version_manifest
 from gpu.errors import CheckpointBroken, StorageFailed
+from gpu.evaluation.results import compare, write_results
 from gpu.worker import classify_failure
 from journal.durable import read_file
 from journal.failpoints import failpoint
 from journal.storage import REAL, Storage
+
+SUITES = "ab" * 32
+"""The fingerprint of the ten questions that it asks."""
 
 UNTRAINED = hashlib.sha256(b"the base").hexdigest()
 """The weights of the origin."""
@@ -87,7 +96,7 @@ class FakeWorker(ABC):
         self._parent: str | None = None
         self._awaited: str | None = None
         """The checkpoint that is written and not yet committed."""
-        self._evaluated = self._sampled = -1
+        self._evaluated = self._sampled = self._suites_step = -1
         self._samples: Sample | None = None
         """The plan of samples, and whether a person wants some at once."""
 
@@ -160,6 +169,9 @@ class FakeWorker(ABC):
             case Consolidate():
                 failpoint("consolidating")
                 self._consolidating = self._consolidate(message)
+            case EvaluateVersion():
+                failpoint("evaluating_version")
+                self._consolidating = self.evaluate_version(message)
             case Yield():
                 failpoint("yield_saved")
                 self.report(Yielded(attempt=message.attempt))
@@ -248,7 +260,7 @@ class FakeWorker(ABC):
         self.training, self._parent, self._awaited = order, order.checkpoint, None
         self.step = self._saved = order.step
         self.global_step = order.global_step
-        self._evaluated, self._sampled = order.evaluated_to, -1
+        self._evaluated, self._sampled, self._suites_step = order.evaluated_to, -1, -1
         self._samples = None
         if order.samples is not None and order.sample_plan is not None:
             self._sampled = order.samples.sampled_to
@@ -280,6 +292,10 @@ class FakeWorker(ABC):
             return True
         if self._samples is not None and not stops and self._samples_are_due(order, self._samples):
             self.sample(order, self._samples)
+            return True
+        if self._end_is_evaluated(order) and not stops:
+            self._suites_step = self.step
+            self.evaluate_end(order)
             return True
         if self.step < order.until and not stops:
             every = self.prepared.settings.checkpoints.every_steps
@@ -337,6 +353,42 @@ class FakeWorker(ABC):
                 loss=loss,
                 training_loss=training_loss,
                 seconds=0.01,
+            )
+        )
+
+    def _end_is_evaluated(self, order: Train) -> bool:
+        wanted = order.suites is not None and bool(order.suites.files)
+        return wanted and self.step == order.until and self.step > self._suites_step
+
+    def evaluate_end(self, order: Train) -> None:
+        """Report what the weights say to ten questions."""
+        failpoint("evaluated_rows")
+        failpoint("job_rows_evaluated")
+        measured = _measured(self.weights)
+        results = EvaluationResults(
+            evaluation=evaluation_of_job(self.global_step, order.attempt),
+            subject="the job",
+            suites_sha256=SUITES,
+            environment={},
+            results=measured,
+        )
+        try:
+            file = write_results(self.root, results, storage=self.storage)
+        except StorageFailed as error:
+            self.fail(order.attempt, error)
+            return
+        failpoint("job_evaluated")
+        self.report(
+            JobEvaluated(
+                attempt=order.attempt,
+                global_step=self.global_step,
+                step=self.step,
+                results=file,
+                scores=scores_of(measured),
+                divergence=None,
+                suites_sha256=SUITES,
+                seconds=0.01,
+                problem="",
             )
         )
 
@@ -473,3 +525,61 @@ class FakeWorker(ABC):
             yield CheckpointBad(attempt=attempt, checkpoint=order.checkpoint, problem=error.problem)
         except (StorageFailed, OSError) as error:
             self.fail(attempt, error)
+
+    # -- evaluate a version -----------------------------------------------------------------------------------------
+
+    def evaluate_version(self, order: EvaluateVersion) -> Iterator[AnyFact]:
+        """Like `gpu.evaluation.version`: the same protocol. The weights decide which of ten answers are right."""
+        try:
+            before = None
+            if order.has_parent:
+                directory = self.root / "versions" / order.parent if order.parent is not None else None
+                before = _measured(self._read_weights(directory) if directory is not None else UNTRAINED)
+                failpoint("parent_evaluated")
+                yield Heartbeat(attempt=order.attempt, phase="evaluate", done=1, total=2)
+            measured = _measured(self._read_weights(self.root / "versions" / order.version))
+            file = write_results(
+                self.root,
+                EvaluationResults(
+                    evaluation=order.evaluation,
+                    subject=order.version,
+                    suites_sha256=SUITES,
+                    environment={},
+                    results=measured,
+                    parent=order.parent,
+                    parent_results=before,
+                ),
+                storage=self.storage,
+            )
+            yield VersionEvaluated(
+                attempt=order.attempt,
+                version=order.version,
+                results=file,
+                scores=scores_of(measured),
+                comparison=compare(order.parent, before, measured, SUITES) if before is not None else None,
+                divergence=None,
+                suites_sha256=SUITES,
+                seconds=0.01,
+                problem="",
+            )
+            failpoint("evaluation_reported")
+        except (StorageFailed, OSError) as error:
+            self.fail(order.attempt, error)
+
+
+def _measured(weights: str) -> ModelResults:
+    """Ten answers; about two of three are right."""
+    return ModelResults(
+        questions=tuple(
+            QuestionResult(
+                id=str(number),
+                content=str(number),
+                suite="ten",
+                prompt="What is next?",
+                expected="1",
+                answer=weights[number],
+                right=weights[number] < "b",
+            )
+            for number in range(10)
+        )
+    )

@@ -14,10 +14,12 @@ from core.evolve import evolve
 from core.state import State
 from events import kinds, messages
 from events.codec import Record, decode_record, encode, kind_of
+from events.evaluation import ResultsFile
 from events.kinds import AnyEvent
 from gpu.artifacts.artifact import Artifact, CheckpointDirectory, find_problem
 from gpu.artifacts.backup import BackupDirectory
 from gpu.artifacts.version_manifest import VersionDirectory
+from gpu.evaluation.results import read_results
 from journal import START, Journal, Transaction, Verdict, follow, survey
 from journal.durable import is_temporary, read_file
 from journal.errors import NoSpace
@@ -49,6 +51,11 @@ COUNTED = (
     kinds.CheckpointRestored,
     kinds.VersionDeleted,
     kinds.BackupCreated,
+    kinds.JobEvaluated,
+    kinds.VersionEvaluated,
+    kinds.VersionEvaluationFailed,
+    kinds.VersionHeld,
+    kinds.VersionPromoted,
 )
 
 
@@ -115,7 +122,8 @@ class Invariants:
                 invariants.acknowledged[record.seq] = encode(record.event)
                 if isinstance(record.event, COUNTED):
                     invariants.count(kind_of(record.event))
-                if isinstance(record.event, kinds.AttemptStarted | kinds.ConsolidationStarted):
+                starts = kinds.AttemptStarted | kinds.ConsolidationStarted | kinds.VersionEvaluationStarted
+                if isinstance(record.event, starts):
                     invariants.running_attempt = record.event.attempt
             return records
 
@@ -257,11 +265,19 @@ class Invariants:
             require(problem is None, f"published {version.id} is there whole", problem)
             held = read_file(directory / "weights", storage=home.storage).decode()
             require(held == self._weights_of(version.id), f"{version.id} holds what was trained up to it")
+        for results in self._results(state):
+            path = home.evaluations / f"{results.id}.json"
+            if not self._is_rotten(str(path)):
+                found = read_results(home.root, results, storage=home.storage)
+                require(found is not None, f"the results {results.id} are there whole")
         for copy in state.retention.backups:
             directory = home.backups / copy.id
             if not self._is_rotten(str(directory)):
                 problem = find_problem(BackupDirectory(directory, home.storage), copy.manifest_sha256, every_byte=True)
                 require(problem is None, f"{copy.id} is there whole", problem)
+
+    def _results(self, state: State) -> list[ResultsFile]:
+        return [*(each.results for each in state.evaluations.evaluated), *state.evaluations.jobs]
 
     def _weights_of(self, name: str) -> str:
         weights = UNTRAINED
@@ -303,6 +319,8 @@ class Invariants:
         require(not state.training.in_progress, "nothing is half trained", state.training.in_progress)
         require(not len(state.queue), "nothing waits", list(state.queue))
         require(state.consolidation.request is None, "no consolidation is wanted", state.consolidation.request)
+        require(not state.evaluations.pending, "no evaluation is wanted", state.evaluations.pending)
+        require(all(held.reason for held in state.evaluations.held), "a held version says why", state.evaluations.held)
         require(state.head.pending_restore is None, "the head is in its place", state.head.pending_restore)
         for record in records:
             if isinstance(record.event, kinds.FileEnqueued):
@@ -327,6 +345,8 @@ class Invariants:
         require(set(storage.names(home.checkpoints)) == named, "only named checkpoints are left", named)
         named = {version.id for version in state.retention.versions}
         require(set(storage.names(home.versions)) == named, "only named versions are left", named)
+        named = {f"{each.id}.json" for each in self._results(state)}
+        require(set(storage.names(home.evaluations)) >= named, "all named results are left", named)
         named = {each.id for each in state.retention.backups}
         require(set(storage.names(home.backups)) == named, "only named backups are left", named)
         arriving = home.data / ".arriving"

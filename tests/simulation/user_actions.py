@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli.commands.backup import clean_up_backups, create_backup, restore_backup
+from cli.commands.models.gate import discard_version, promote_version
 from cli.commands.models.head import move_head
 from cli.commands.versions import delete_version
 from cli.errors import REFUSED, UserError, exit_code_of
@@ -28,7 +29,7 @@ OFTEN = ["drop", "drop", "drop", "add", "pause", "resume", "resume", "skip", "re
 OFTEN += ["move", "move", "hold", "hold", "release", "release", "remove", "again", "again", "tangle"]
 OFTEN += ["sample"]
 SELDOM = ["consolidate", "consolidate", "consolidate", "cancel", "roll back", "restore", "go back", "back up"]
-SELDOM += ["bring back", "clean up", "delete"]
+SELDOM += ["bring back", "clean up", "delete", "promote", "promote", "discard", "evaluate"]
 """What people do."""
 
 
@@ -161,7 +162,21 @@ class User:
             restore_backup(home, choose(state.retention.backups).id)
         elif what == "clean up":
             clean_up_backups(home, 0.0, execute=True)
+        elif what in {"promote", "discard", "evaluate"} and (
+            names := [each.version for each in state.evaluations.held] or [v.id for v in state.retention.versions]
+        ):
+            self._decide(home, what, choose(names))
         elif what == "delete" and (
             names := [*(v.id for v in state.retention.versions), *(x.checkpoint.id for x in state.head.detached)]
         ):
             delete_version(home, choose(names), confirmed=True)
+
+    def _decide(self, home: Home, what: str, name: str) -> None:
+        """Something about a version that the gate may hold."""
+        if what == "promote":
+            promote_version(home, name, json=False)
+        elif what == "discard":
+            discard_version(home, name, confirmed=True, json=False)
+        else:
+            with contextlib.closing(EventStore.open(home)) as store:
+                store.execute(commands.RequestEvaluation(version=name))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -128,6 +129,23 @@ class SimulatedWorker(FakeWorker):
             )
         else:
             super().sample(order, samples)
+
+    def evaluate_end(self, order: messages.Train) -> None:
+        """The same, at the end of a job."""
+        if int(self.weights[12:14], 16) < 12:
+            self.abandon(
+                messages.Failed(attempt=order.attempt, failure="code", message="a bug", trace="", evaluating=True)
+            )
+        else:
+            super().evaluate_end(order)
+
+    def evaluate_version(self, order: messages.EvaluateVersion) -> Iterator[messages.AnyFact]:
+        """Some evaluations of a version fail each time, some only in every second attempt."""
+        lot = int(self._read_weights(self.root / "versions" / order.version)[14:16], 16)
+        if lot < 40 or (lot < 90 and order.attempt % 2):
+            self.abandon(messages.Failed(attempt=order.attempt, failure="code", message="a bug", trace=""))
+            return
+        yield from super().evaluate_version(order)
 
     def evaluation(self) -> tuple[Number, float | None]:
         lot = int(self.weights[8:10], 16)

@@ -48,6 +48,8 @@ every_steps = 2
 every_steps = 2
 [data]
 holdout = %.1f
+[versions]
+gate = "%b"
 """
 PATIENCE = 300
 TURNS = 6_000
@@ -111,6 +113,7 @@ class World:
         root.mkdir(ROOT)
         root.mkdir(Path("/outside"))
         self.disk.sync_directory(self.disk.root)
+        self.gate = (b"off", b"hold", b"warn", b"hold")[self.seed % 4]
         self.every, self.keep = self.random.randint(1, 3), self.random.randint(1, 3)
 
     def home(self, process: Process) -> Home:
@@ -260,7 +263,9 @@ class World:
 
     def lay_out(self) -> None:
         """Make the home; killed in it, it is made again."""
-        lay_out(self.home(self.disk.process("init")), CONFIG % (self.every, self.keep, 0.1 * (self.seed % 2)))
+        lay_out(
+            self.home(self.disk.process("init")), CONFIG % (self.every, self.keep, 0.1 * (self.seed % 2), self.gate)
+        )
 
     def run_daemon(self) -> BaseException | None:
         """One life of a daemon: how it ended, None if in good order."""
