@@ -15,7 +15,7 @@ GPU_WHEELS := msgspec watchdog tomlkit rpds-py rensa backports.zstd jinja2 marku
 # JOBS: one more than two cores, for many tests wait for a process of theirs. A file is the unit: its tests share what they set up. In the order of tests/conftest.py, the slow ones first.
 TOGETHER := --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup demo test test-long test-browser test-reports test-gguf coverage check format bench bench-training gpu-check gpu-wheels simulate images torture drills soak mutants clean
+.PHONY: help setup demo test test-long test-browser test-reports test-gguf test-lm-eval coverage check format bench bench-training gpu-check gpu-wheels simulate images torture drills soak mutants clean
 
 help:
 	@echo "make demo     teach a real small chat model something new while you watch"
@@ -24,6 +24,7 @@ help:
 	@echo "make test-browser   check the web page in chromium (installs chromium and playwright)"
 	@echo "make test-reports   check the reports to W&B and MLflow (installs both)"
 	@echo "make test-gguf   check GGUF files in llama.cpp itself (installs keepstep[gguf], 100 MB)"
+	@echo "make test-lm-eval   check tasks of lm-evaluation-harness (installs keepstep[lm-eval], 400 MB)"
 	@echo "make coverage    list the lines of the product that no quick test runs"
 	@echo "make check    lint, types, import contracts, tests"
 	@echo "make bench    measure, next to a peer or a physical limit"
@@ -82,6 +83,10 @@ test-reports: $(VENV)/.installed
 test-gguf: $(VENV)/.installed
 	$(PIP) --editable '.[gguf]'
 	$(BIN)/python -m pytest tests/gpu/gguf --timeout 900
+
+test-lm-eval: $(VENV)/.installed
+	$(PIP) --editable '.[lm-eval]'
+	$(BIN)/python -m pytest tests/gpu/evaluation/test_harness.py --timeout 900
 
 # Every process that a test starts measures itself, except those that are killed with -9.
 coverage: $(VENV)/.installed

@@ -8,6 +8,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from core.values import DetachedCheckpoint
+from events.evaluation import TaskScore
 from events.kinds import Change
 from events.messages import AnyFact
 from events.self_correction import StopCause
@@ -203,6 +204,17 @@ class RequestEvaluation(Command, frozen=True, kw_only=True):
     version: str
 
 
+class RecordTasks(Command, frozen=True, kw_only=True):
+    """Journal the scores of tasks that were run on a version."""
+
+    version: str
+    scores: tuple[TaskScore, ...]
+    limit: int | None
+    seconds: float
+    device: str
+    harness: str
+
+
 class StartEvaluation(Command, frozen=True, kw_only=True):
     """Start the first pending evaluation, under the limits that the config file holds now."""
 
@@ -369,6 +381,7 @@ AnyCommand = (
     | CancelConsolidation
     | StartConsolidation
     | RequestEvaluation
+    | RecordTasks
     | StartEvaluation
     | PromoteVersion
     | DiscardVersion

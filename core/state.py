@@ -12,6 +12,7 @@ from core.topics.config import Config
 from core.topics.consolidation import Consolidation
 from core.topics.daemon import Daemon, Home
 from core.topics.disk import Disk
+from core.topics.evaluation.replay_share import ReplayShare
 from core.topics.evaluation.samples import Samples
 from core.topics.evaluation.self_correction import SelfCorrection
 from core.topics.head import Head
@@ -42,6 +43,7 @@ class State(Struct, frozen=True, kw_only=True, gc=False):  # no cycles: values r
     samples: Samples = Samples()
     self_correction: SelfCorrection = SelfCorrection()
     evaluations: Evaluations = Evaluations()
+    replay_share: ReplayShare = ReplayShare()
 
     def job(self, job_id: str) -> Job | None:
         """A job that is in progress, waits, or has failed."""

@@ -26,6 +26,9 @@ QUESTIONS_MAX = 1_000
 RESULT_BYTES = 2_000
 """UTF-8 bytes of a prompt, an expected answer or an answer in a results file; a longer one is cut."""
 
+TASK_SCORES_MAX = 200
+"""Metrics of one run of lm-evaluation-harness in the journal."""
+
 Promoter = Literal["gate", "person"]
 """Who moved the head to a version that was held."""
 
@@ -106,6 +109,18 @@ class Divergence(_Value, frozen=True, kw_only=True):
     nats: Number
     """Mean over the predicted tokens."""
     tokens: int
+
+
+class TaskScore(_Value, frozen=True, kw_only=True):
+    """One metric of a task of lm-evaluation-harness."""
+
+    task: str
+    metric: str
+    value: Number
+    stderr: float | None
+    """Standard error; None: the harness gives none."""
+    samples: int
+    higher_is_better: bool
 
 
 # -- what the daemon asks for ---------------------------------------------------------------------------------------

@@ -95,8 +95,13 @@ class DataSettings(Section, frozen=True, kw_only=True):
     holdout: Share = 0.0
     """Share of rows that are never trained on. They are chosen by their content, so that a row that is held out once is
     always held out, in whatever file it comes."""
-    replay: Share = 0.0
-    """Rows of earlier files to mix into each new one, as a share of its rows, so that the model forgets less."""
+    replay: Share | Literal["auto"] = 0.0
+    """Rows of earlier files to mix into each new one, as a share of its rows, so that the model forgets less. "auto":
+    more while the evaluations show that earlier files are forgotten, fewer while they are not."""
+    replay_min: Share = 0.05
+    """The smallest share of "auto"."""
+    replay_max: Share = 0.5
+    """The largest one."""
 
 
 Severity = Literal["refuse", "warn", "off"]
@@ -330,6 +335,10 @@ class Sources(Section, frozen=True, kw_only=True):
     """SHA-256 of the validation set, and its name in the home; "": there is none."""
     replay: tuple[str, ...] = ()
     """The earlier files (ids of their jobs) whose rows are mixed in."""
+    replay_share: Share = 0.0
+    """The share that `replay = "auto"` stands for; 0 without it."""
+    replay_forgetting: float | None = None
+    """The forgetting that the share followed from, nats per token; None: it was not measured since the last job."""
 
 
 class JobSettings(Section, frozen=True, kw_only=True):
@@ -344,6 +353,11 @@ class JobSettings(Section, frozen=True, kw_only=True):
     evaluation: EvaluationSettings = EvaluationSettings()
     checkpoints: CheckpointSettings = CheckpointSettings()
     sources: Sources = Sources()
+
+    @property
+    def replay_share(self) -> float:
+        """Rows of earlier files to mix in, as a share of the rows of the new file."""
+        return self.sources.replay_share if self.data.replay == "auto" else self.data.replay
 
 
 class Plan(Section, frozen=True, kw_only=True):

@@ -14,9 +14,19 @@ from msgspec.structs import replace
 
 from events import kinds
 from events.codec import Record
-from events.evaluation import Comparison, Divergence, FileScore, QuestionScore, ResultsFile, Scores
+from events.evaluation import (
+    TASK_SCORES_MAX,
+    Comparison,
+    Divergence,
+    FileScore,
+    QuestionScore,
+    ResultsFile,
+    Scores,
+    TaskScore,
+)
 from events.kinds import (
     JobEvaluated,
+    TasksEvaluated,
     VersionEvaluated,
     VersionEvaluationFailed,
     VersionHeld,
@@ -34,6 +44,9 @@ FILES_KEPT = 512
 VERSIONS_KEPT = 200
 
 NAMES_KEPT = 20_000
+
+
+OfVersion = VersionEvaluated | VersionEvaluationFailed | VersionHeld | VersionPromoted | TasksEvaluated
 
 
 class MatrixRow(Struct, frozen=True, kw_only=True, gc=False):
@@ -85,6 +98,8 @@ class VersionResult(Struct, frozen=True, kw_only=True):
     held: str = ""
     """Why the version is held; "": it is not."""
     promoted_by: str = ""
+    tasks: tuple[TaskScore, ...] = ()
+    """Of lm-evaluation-harness: the newest score of each metric."""
 
 
 class EvaluationChart(Struct, frozen=True, kw_only=True):
@@ -152,7 +167,7 @@ class EvaluationHistory:
                 self._forget_after(event.global_step - 1)
                 self._rows.append(self._row(record, event))
                 self._drop_old_rows()
-            case VersionEvaluated() | VersionEvaluationFailed() | VersionHeld() | VersionPromoted():
+            case VersionEvaluated() | VersionEvaluationFailed() | VersionHeld() | VersionPromoted() | TasksEvaluated():
                 self._observe_version(record, event)
 
     def chart(self) -> EvaluationChart:
@@ -189,9 +204,7 @@ class EvaluationHistory:
             problem=event.problem,
         )
 
-    def _observe_version(
-        self, record: Record, event: VersionEvaluated | VersionEvaluationFailed | VersionHeld | VersionPromoted
-    ) -> None:
+    def _observe_version(self, record: Record, event: OfVersion) -> None:
         known = self._versions.pop(event.version, None) or VersionResult(version=event.version, seq=0, at=record.at)
         known = replace(known, seq=record.seq, at=record.at)
         match event:
@@ -209,6 +222,9 @@ class EvaluationHistory:
                 )
             case VersionEvaluationFailed():
                 new = replace(known, failed=event.message)
+            case TasksEvaluated():
+                newest = {(each.task, each.metric): each for each in (*known.tasks, *event.scores)}
+                new = replace(known, tasks=tuple(newest.values())[-TASK_SCORES_MAX:])
             case VersionHeld():
                 new = replace(known, held=event.reason)
             case VersionPromoted():

@@ -25,6 +25,7 @@ from events.kinds import (
 )
 from projections.progress import Evaluated, Folded, Pace, Progress, SampledRound
 from projections.trouble import Trouble
+from projections.version_marks import trouble_of, with_evaluation
 
 ERRORS_SHOWN = 5
 """So many fit on a screen with the rest; the journal has all of them."""
@@ -63,7 +64,7 @@ def fold(folded: Folded, record: Record) -> Folded:
     state = evolve(before, event)
     if type(event) is kinds.StepReached:
         return Folded(state, _with_step(progress, event))
-    progress = _with_bytes(progress, before, event)
+    progress = with_evaluation(_with_bytes(progress, before, event), record, before)
     if state.daemon.status != before.daemon.status:
         progress = replace(progress, doing_since=record.at)
     if isinstance(event, kinds.DaemonStarted):
@@ -215,4 +216,4 @@ def _trouble(event: AnyEvent, before: State) -> str | None:
         case kinds.ConsolidationAborted(failure=str(failure), message=message) if failure != "disk_full":
             return f"the consolidation failed: {message}"
         case _:
-            return None
+            return trouble_of(event)

@@ -6,7 +6,9 @@ from msgspec import Struct
 
 from core.state import State
 from events import kinds
+from events.evaluation import QuestionScore
 from events.kinds import EvaluationDone, OverheadMeasured
+from events.values import JobId, Number
 from projections.trouble import Trouble
 
 
@@ -42,6 +44,34 @@ class SampledRound(Struct, frozen=True, gc=False):
     """Why newer samples are missing; "": they are not."""
 
 
+class Measured(Struct, frozen=True, gc=False):
+    """The evaluation at the end of the last job."""
+
+    at: str
+    name: str
+    """The name of the file."""
+    files: int
+    """Files whose held-out rows were scored."""
+    loss: float | None
+    """Mean over the files, nats per token; None: there is none."""
+    questions: QuestionScore
+    problem: str
+
+
+class VersionMark(Struct, frozen=True, gc=False):
+    """The evaluation of a version in short."""
+
+    questions: QuestionScore = QuestionScore()
+    worst: Number | None = None
+    """The largest rise of the loss on a file, nats per token; None: not compared."""
+    worst_job: JobId = ""
+    worse: str = ""
+    """Why it is worse than its parent, by the limits; "": it is not."""
+    problem: str = ""
+    failed: str = ""
+    """Why it was not evaluated; "": it was."""
+
+
 class Progress(Struct, frozen=True, gc=False):
     """Everything shown to people that is not in the state."""
 
@@ -61,6 +91,10 @@ class Progress(Struct, frozen=True, gc=False):
     """The last evaluation of any job."""
     sampled: SampledRound | None = None
     """The last samples of any job."""
+    measured: Measured | None = None
+    """The evaluation at the end of the last job."""
+    marks: dict[str, VersionMark] = {}
+    """By version, for those that exist."""
     troubles: tuple[Trouble, ...] = ()
     watching: OverheadMeasured | None = None
     """The last measurement of the daemon's own cost."""

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from core.structures.situations import ConfigError, Counts, DiskFull, Hold, MemoryShortage
+from events.evaluation import QuestionScore
 from events.values import Number
 from journal import durable
 from journal.storage import REAL, Storage
@@ -60,6 +61,8 @@ class JobView(Struct, frozen=True, kw_only=True):
     """While the file is prepared: rows done, and about how many in all. From the worker's last heartbeat."""
     rows_evaluated: tuple[int, int] | None = None
     """During an evaluation, the same for held-out rows."""
+    replay: str = ""
+    """Which share of earlier files it replays and why; "": the share is not automatic."""
     tokens_sampled: tuple[int, int] | None = None
     """While samples are generated: the tokens of each answer so far, and the most of all batches."""
 
@@ -178,6 +181,25 @@ class CorrectionView(Struct, frozen=True, kw_only=True):
     """Why no prompt is answered now, if self-correction is on; "": the next round may come."""
 
 
+class EvaluationView(Struct, frozen=True, kw_only=True):
+    """The evaluation at the end of the last job, and versions that wait."""
+
+    name: str
+    """The name of the file; "": no job was evaluated yet."""
+    at: str
+    files: int
+    """Files whose held-out rows were scored."""
+    loss: float | None
+    """Mean over the files, nats per token."""
+    questions: QuestionScore
+    problem: str
+    """What could not be measured; "": nothing."""
+    pending: tuple[str, ...]
+    """Versions that are to be evaluated, or are being evaluated."""
+    held: tuple[str, ...]
+    """Versions that are held."""
+
+
 class FailedView(Struct, frozen=True, kw_only=True):
     """A job that failed permanently; `keepstep retry` tries it again."""
 
@@ -233,6 +255,8 @@ class StatusView(Struct, frozen=True, kw_only=True):
     """None: no samples were due yet."""
     self_correction: CorrectionView | None = None
     """None: there was no round yet."""
+    evaluation: EvaluationView | None = None
+    """None: no job was evaluated yet, and no version waits."""
 
 
 def write_status(path: Path, view: StatusView, *, storage: Storage = REAL) -> None:

@@ -8,8 +8,10 @@ from msgspec.structs import replace
 
 from core.job import Job
 from core.state import State
+from core.topics.evaluation.replay_share import described
 from core.topics.evaluation.self_correction import why_not_now
 from core.topics.evaluation.validation import gap_of
+from events.evaluation import QuestionScore
 from events.kinds import OverheadMeasured
 from events.messages import Heartbeat
 from events.values import PRIORITIES
@@ -20,6 +22,7 @@ from projections.status import (
     ConsolidationView,
     CorrectionView,
     DaemonView,
+    EvaluationView,
     FailedView,
     JobView,
     LanesView,
@@ -94,6 +97,7 @@ def status_view(
         watching=_watching_view(progress.watching),
         samples=_samples_view(state, progress),
         self_correction=_correction_view(state),
+        evaluation=_evaluation_view(state, progress),
     )
 
 
@@ -147,6 +151,24 @@ def _correction_view(state: State) -> CorrectionView | None:
         cost=own.spent_s / trained_s if trained_s > 0 else None,
         stopped=own.stopped,
         waits=why_not_now(state) or "",
+    )
+
+
+def _evaluation_view(state: State, progress: Progress) -> EvaluationView | None:
+    found, evaluations = progress.measured, state.evaluations
+    pending = tuple(each.version for each in evaluations.pending)
+    held = tuple(each.version for each in evaluations.held if each.version not in pending)
+    if found is None and not pending and not held:
+        return None
+    return EvaluationView(
+        name=found.name if found is not None else "",
+        at=found.at if found is not None else "",
+        files=found.files if found is not None else 0,
+        loss=found.loss if found is not None else None,
+        questions=found.questions if found is not None else QuestionScore(),
+        problem=found.problem if found is not None else "",
+        pending=pending,
+        held=held,
     )
 
 
@@ -206,6 +228,7 @@ def _job_view(state: State, progress: Progress) -> JobView | None:
         tokens_per_s=pace.tokens_per_step / pace.seconds_per_step if pace and pace.seconds_per_step > 0 else None,
         eta_s=left * pace.seconds_per_step if pace and left is not None else None,
         retry_at=job.retry_at,
+        replay=described(job.settings) if job.settings is not None else "",
     )
 
 

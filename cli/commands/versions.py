@@ -16,6 +16,7 @@ from cli.commands.common import HomeOption, JsonOption, count, delete_directorie
 from cli.errors import UserError
 from cli.home.paths import Home, find_home
 from cli.output.terminal import Row, print_json, print_listing, print_report, say
+from events.values import Device
 
 if TYPE_CHECKING:
     from core.state import State
@@ -53,7 +54,7 @@ def list_(
 
 @app.command()
 def show(version: VersionArgument, home: HomeOption = None, json: JsonOption = False) -> None:
-    """Show what a version was made of, and how exact it is."""
+    """Show what a version was made of, how exact it is, and whether it got better."""
     show_version(find_home(home, reads_only=True), version, json=json)
 
 
@@ -64,10 +65,22 @@ def diff(
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Show what one version was trained on and the other was not."""
+    """Show what one version was trained on and the other was not, and which questions flipped."""
     from cli.commands.models.difference import show_difference
 
     show_difference(find_home(home, reads_only=True), version, other, json=json)
+
+
+@app.command()
+def matrix(home: HomeOption = None, json: JsonOption = False) -> None:
+    """Show the loss on each file after each file was trained: what was forgotten.
+
+    The files' held-out rows are scored at the end of each job.
+    """
+    from cli.commands.models.evaluation import show_matrix
+    from cli.home.snapshot_reader import read_evaluation
+
+    show_matrix(read_evaluation(find_home(home, reads_only=True)), json=json)
 
 
 @app.command()
@@ -124,11 +137,30 @@ def delete(
 
 
 @app.command()
-def evaluate(version: VersionArgument, home: HomeOption = None, json: JsonOption = False) -> None:
+def evaluate(
+    version: VersionArgument,
+    tasks: Annotated[
+        str, typer.Option("--tasks", help="Tasks of lm-evaluation-harness: names or YAML files, with commas.")
+    ] = "",
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="With --tasks: samples of each task.")] = None,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="With --tasks: samples at once.")] = 1,
+    device: Annotated[Device, typer.Option("--device", help="With --tasks: the device.")] = "auto",
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
     """Ask for an evaluation of a version.
 
-    The daemon compares it with its parent, on held-out rows and on the questions in evaluation/.
+    The daemon compares it with its parent, on held-out rows and on the questions in evaluation/. With --tasks, this
+    command itself runs tasks of lm-evaluation-harness, without the network.
     """
+    if tasks:
+        from cli.commands.models.tasks import evaluate_tasks
+
+        names = tuple(filter(None, (name.strip() for name in tasks.split(","))))
+        evaluate_tasks(find_home(home), version, names, limit, batch_size, device, json=json)
+        return
+    if limit is not None or batch_size != 1 or device != "auto":
+        raise typer.BadParameter("--limit, --batch-size and --device are for --tasks")
     from cli.commands.models.gate import request_evaluation
 
     request_evaluation(find_home(home), version, json=json)
@@ -163,10 +195,14 @@ def discard(
 
 def show_versions(home: Home, *, everything: bool, json: bool) -> None:
     """`keepstep versions list`."""
+    from cli.commands.models.evaluation import mark_text
+    from cli.home.snapshot_reader import load_state
     from cli.output.times import local_time
     from projections.status import plain
+    from projections.version_marks import verdict
 
-    state = read_state(home)
+    folded = load_state(home)[0]
+    state, marks = folded.state, folded.progress.marks
     ancestors = _ancestors(state)
     held = {each.version for each in state.evaluations.held}
     shown = [version for version in state.retention.versions if everything or version.id in ancestors | held]
@@ -178,7 +214,15 @@ def show_versions(home: Home, *, everything: bool, json: bool) -> None:
                     "version": state.head.base,
                     "checkpoint": state.head.checkpoint.id if state.head.checkpoint else None,
                 },
-                "versions": [{**plain(version), "path": str(home.versions / version.id)} for version in shown],
+                "versions": [
+                    {
+                        **plain(version),
+                        "path": str(home.versions / version.id),
+                        "verdict": verdict(version.id, state, marks.get(version.id)),
+                        "evaluated": plain(marks.get(version.id)),
+                    }
+                    for version in shown
+                ],
                 "detached": [plain(each) for each in detached],
             }
         )
@@ -193,15 +237,24 @@ def show_versions(home: Home, *, everything: bool, json: bool) -> None:
             version.parent or ORIGIN,
             local_time(version.made_at),
             format_size(version.size_bytes),
+            mark_text(version.id, state, marks.get(version.id)),
             _description(home, version),
         ]
         for version in shown
     ]
     rows += [
-        [checkpoint.id, str(checkpoint.global_step), base or ORIGIN, "", format_size(checkpoint.size_bytes), "detached"]
+        [
+            checkpoint.id,
+            str(checkpoint.global_step),
+            base or ORIGIN,
+            "",
+            format_size(checkpoint.size_bytes),
+            "",
+            "detached",
+        ]
         for checkpoint, base in ((each.checkpoint, each.base) for each in detached)
     ]
-    print_listing(["version", "step", "base", "made", "size", "note"], rows)
+    print_listing(["version", "step", "base", "made", "size", "evaluated", "note"], rows)
 
 
 def _no_version(state: State) -> str:
@@ -223,15 +276,31 @@ def _description(home: Home, version: Version) -> str:
 def show_version(home: Home, name: str, *, json: bool) -> None:
     """`keepstep versions show`."""
     from cli.commands.lineage import show_lineage
+    from cli.commands.models.evaluation import evaluation_rows, file_table
     from cli.commands.models.head import problem_of_version
+    from cli.home.snapshot_reader import load_state, read_evaluation
     from cli.output.event_lines import applied_text
     from cli.output.times import local_time
     from projections.status import plain
+    from projections.version_marks import verdict
 
-    state = read_state(home)
+    folded = load_state(home)[0]
+    state = folded.state
     version = find_version(state, name)
+    chart, mark = read_evaluation(home), folded.progress.marks.get(version.id)
+    found = next((each for each in chart.versions if each.version == version.id), None)
     if json:
-        print_json({**plain(version), "path": str(home.versions / version.id), "head": state.head.base == version.id})
+        names = {job: name for job, name in chart.names.items() if found is not None}
+        print_json(
+            {
+                **plain(version),
+                "path": str(home.versions / version.id),
+                "head": state.head.base == version.id,
+                "verdict": verdict(version.id, state, mark),
+                "evaluation": plain(found),
+                "files": names,
+            }
+        )
         return
     say(f"{version.id}  {home.versions / version.id}")
     rows = [Row("note", version.description)] if version.description else []
@@ -243,7 +312,10 @@ def show_version(home: Home, name: str, *, json: bool) -> None:
     if (problem := problem_of_version(home, version)) is not None:
         rows.append(Row("DAMAGED", f"{problem}"))
     rows.append(Row("logits", f"differ by {version.difference:.2%} from those of base and checkpoint"))
+    rows += evaluation_rows(version.id, state, found, chart, mark)
     print_report(rows)
+    if found is not None and found.scores is not None and found.scores.files:
+        print_listing(*file_table(found, chart))
     show_lineage(home, version.id, json=False, verify=False)
 
 

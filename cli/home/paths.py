@@ -34,6 +34,7 @@ class Home:
         self.reports = root / "reports"
         self.validation = root / "validation"
         self.questions = root / QUESTIONS
+        self.evaluations = root / "evaluations"
         self.checkpoints = root / "checkpoints"
         self.quarantine = root / "quarantine"
         self.versions = root / "versions"

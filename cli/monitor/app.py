@@ -45,6 +45,7 @@ from events.values import Priority
 from journal.errors import JournalError
 from projections.machine_samples import Sample, read_samples, thinned
 from projections.status import plain
+from projections.version_marks import verdict
 
 PAGE = Path(__file__).parent / "page"
 
@@ -73,6 +74,7 @@ def make_app(home: Home, token: str, hosts: list[str]) -> Starlette:
             Route("/api/metrics", _metrics),
             Route("/api/samples", _samples),
             Route("/api/self_correction", _correction),
+            Route("/api/evaluation", _evaluation),
             Route("/api/memory_stats", _view(lambda home, _: status_report(home)["machine"])),
             Route("/api/queue", _view(_queue)),
             Route("/api/models", _view(_models)),
@@ -135,8 +137,9 @@ def _models(home: Home, _: Request) -> dict[str, Any]:
 def _difference(home: Home, request: Request) -> dict[str, Any]:
     one, two = (request.query_params.get(name, "") for name in ("from", "to"))
     found = difference(home, one, two)
-    settings = found.pop("settings")
-    return {"only": [{"version": name, "parts": parts} for name, parts in found.items()], "settings": settings}
+    settings, questions = found.pop("settings"), found.pop("questions")
+    only = [{"version": name, "parts": parts} for name, parts in found.items()]
+    return {"only": only, "settings": settings, "questions": questions}
 
 
 def _machine(home: Home, request: Request) -> dict[str, Any]:
@@ -181,6 +184,22 @@ async def _correction(request: Request) -> Response:
     def read() -> Any:
         feed.catch_up()
         return feed.correction(_integer(request, "round"))
+
+    return _json(await run_in_threadpool(read))
+
+
+async def _evaluation(request: Request) -> Response:
+    feed: Feed = request.app.state.feed
+
+    def read() -> Any:
+        feed.catch_up()
+        chart = feed.evaluation()
+        folded = load_state(request.app.state.home)[0]
+        marks = folded.progress.marks
+        verdicts = {
+            each.id: verdict(each.id, folded.state, marks.get(each.id)) for each in folded.state.retention.versions
+        }
+        return {**plain(chart), "verdicts": verdicts}
 
     return _json(await run_in_threadpool(read))
 

@@ -71,6 +71,13 @@ class _Collector:
             matched, thinking = samples.matched / samples.answers, samples.thinking / samples.answers
             yield _gauge("keepstep_samples_expected_ratio", "Share of the last samples as expected.", matched)
             yield _gauge("keepstep_samples_thinking_ratio", "Share of the last samples with the think tag.", thinking)
+        if (evaluation := view.evaluation) is not None:
+            if evaluation.loss is not None:
+                yield _gauge("keepstep_held_out_loss_nats", "Mean loss on held-out rows of all files.", evaluation.loss)
+            if (questions := evaluation.questions).total:
+                right = questions.right / questions.total
+                yield _gauge("keepstep_questions_right_ratio", "Share of the questions that are right.", right)
+            yield _gauge("keepstep_versions_held", "Versions that wait for a person.", len(evaluation.held))
 
     def _correction_metrics(self, found: CorrectionView) -> Iterator[Metric]:
         yield _gauge("keepstep_self_correction_rows_waiting", "Rows that wait for a file.", found.waiting)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cli.text import printable
 from core.state import State
 from events import kinds
-from events.evaluation import FileScore, Scores
+from events.evaluation import FileScore, Scores, TaskScore
 from events.kinds import AnyEvent
 
 
@@ -22,6 +22,10 @@ def version_text(event: AnyEvent, state: State) -> str | None:
     match event:
         case kinds.VersionEvaluationRequested():
             return f"evaluation of {event.version} requested"
+        case kinds.TasksEvaluated():
+            first = "; ".join(task_text(each) for each in event.scores[:3])
+            more = f"; and {len(event.scores) - 3} more" if len(event.scores) > 3 else ""
+            return f"tasks of lm-evaluation-harness on {event.version}: {first}{more}"
         case kinds.VersionEvaluationStarted():
             return f"evaluating {event.version}, compared with {event.parent or 'the origin'}"
         case kinds.VersionEvaluated():
@@ -45,6 +49,17 @@ def version_text(event: AnyEvent, state: State) -> str | None:
             return f"training continues from {event.version} ({who} promoted it)"
         case _:
             return None
+
+
+def task_text(score: TaskScore) -> str:
+    """One metric of a task.
+
+    >>> task_text(TaskScore(task="sums", metric="acc", value=0.5, stderr=0.05, samples=100, higher_is_better=True))
+    'sums: acc 0.5000 ± 0.0500 (100 samples)'
+    """
+    value = f"{score.value:.4f}" if isinstance(score.value, float) else score.value
+    error = f" ± {score.stderr:.4f}" if score.stderr is not None else ""
+    return f"{printable(score.task)}: {printable(score.metric)} {value}{error} ({score.samples} samples)"
 
 
 def scores_text(scores: Scores) -> str:

@@ -17,6 +17,7 @@ from core.job import Job
 from core.state import State
 from core.structures.situations import MemoryShortage
 from core.topics.evaluation import samples
+from core.topics.evaluation.replay_share import described as described_share
 from core.topics.evaluation.validation import described
 from core.topics.memory import used_by_others
 from events import kinds
@@ -102,7 +103,9 @@ def _queue_text(event: AnyEvent, state: State, job: Job | None) -> str | None:
 def _training_text(event: AnyEvent, job: Job | None) -> str | None:
     match event:
         case kinds.AttemptStarted():
-            return f"{_name(event.job, job)}: attempt {event.attempt}; reading the file and loading the model"
+            replays = described_share(event.settings)
+            text = f"{_name(event.job, job)}: attempt {event.attempt}; reading the file and loading the model"
+            return f"{text}\n{replays}" if replays else text
         case kinds.JobPrepared(plan=plan):
             counts = (
                 (plan.truncated_rows, "truncated"),

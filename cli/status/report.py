@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from gpu.runtime.streams import reader_is_gone
 from journal import last_position
 from projections.status import (
     CorrectionView,
+    EvaluationView,
     JobView,
     SamplesView,
     StatusView,
@@ -197,12 +199,17 @@ def status_rows(view: StatusView, *, alive: bool) -> list[Row]:
             row("this file", f"{bar(job.progress)} step {job.step} of {job.steps_total}{_eta(job.eta_s, alive)}")
         if job.loss is not None:
             row("loss", f"{number(job.loss)}   learning rate {job.learning_rate:.2e}{_rate(job.tokens_per_s, alive)}")
+        if job.replay:
+            row("replay", job.replay)
     if view.validation is not None:
         row("validation", _validation_line(view.validation), ATTENTION if view.validation.concern else "")
     if view.samples is not None:
         row("samples", _samples_line(view.samples))
     if (own := view.self_correction) is not None:
         row("own rows", _correction_line(own), ATTENTION if own.stopped else "")
+    if view.evaluation is not None:
+        for text, style in _evaluation_lines(view.evaluation):
+            row("evaluated", text, style)
     if view.job is not None or view.queue.waiting:
         row("all files", f"{bar(view.queue.progress)}{_eta(view.queue.eta_s, alive)}")
     row("queue", _queue_line(view))
@@ -260,6 +267,23 @@ def _correction_line(found: CorrectionView) -> str:
     if found.stopped:
         return f"self-correction stopped: {found.stopped}; `keepstep self-correction resume`"
     return f"{right}{found.waiting} rows wait for a file{files}{cost}{f'; {found.waits}' if found.waits else ''}"
+
+
+def _evaluation_lines(found: EvaluationView) -> Iterator[tuple[str, str]]:
+    """What is known of what was trained and forgotten, and which version waits for a person."""
+    parts = []
+    if found.loss is not None:
+        parts.append(
+            f"loss {number(found.loss)} on held-out rows of {found.files} file{'s' if found.files != 1 else ''}"
+        )
+    if found.questions.total:
+        parts.append(f"{found.questions.right} of {found.questions.total} questions right")
+    if found.name and (parts or found.problem):
+        yield ", ".join([*parts, *([found.problem] if found.problem else [])]) + f", after {found.name}", ""
+    for version in found.held:
+        yield f"{version} is held: the head does not move to it; keepstep versions show {version}", ATTENTION
+    if found.pending:
+        yield f"{', '.join(found.pending)} to be evaluated before the next file", ""
 
 
 def _overhead_line(cost: WatchingView) -> str:

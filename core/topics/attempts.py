@@ -18,7 +18,7 @@ from core.failures import EXPLANATIONS
 from core.job import Evaluation, Job
 from core.tables import DecideTable, Events, EvolveTable
 from core.topics import config, disk, recovery
-from core.topics.evaluation import samples, self_correction, validation
+from core.topics.evaluation import replay_share, samples, self_correction, validation
 from core.transitions import RUNNING
 from events import kinds, messages
 from events.course import Course
@@ -165,12 +165,14 @@ def model_advice(state: State) -> str:
     return EXPLANATIONS["model"].advice
 
 
-def with_sources(settings: JobSettings, trained: tuple[str, ...], job: str) -> JobSettings:
-    """Add the earlier files that rows are mixed in from, if the settings want any."""
+def with_sources(settings: JobSettings, state: State, job: str) -> JobSettings:
+    """Add the earlier files that rows are mixed in from, if the settings want any, and how many rows that are."""
     if not settings.data.replay:
         return settings
-    earlier = tuple(each for each in trained if each != job)
-    return replace(settings, sources=replace(settings.sources, replay=earlier))
+    own = state.self_correction.own  # made of rows that are mixed in themselves
+    earlier = tuple(each for each in state.outcomes.trained if each != job and each not in own)
+    sources = replace(settings.sources, replay=earlier)
+    return replace(settings, sources=replay_share.resolved(sources, settings.data, state.replay_share))
 
 
 # -- commands and reports of the worker -----------------------------------------------------------------------------
@@ -184,8 +186,7 @@ def _start_attempt(state: State, command: commands.StartAttempt, _now: float) ->
         raise Refused(f"no attempt starts while the disk is full: {state.disk.full.message}")
     if state.memory.shortage is not None:
         raise Refused("no attempt starts while memory is short")
-    by_people = tuple(each for each in state.outcomes.trained if each not in state.self_correction.own)
-    settings = with_sources(command.settings, by_people, job.id)
+    settings = with_sources(command.settings, state, job.id)
     if job.begun and job.settings is not None:
         settings = with_base_of(job.settings, settings.model)
     unpublished = state.head.checkpoint is not None
@@ -300,6 +301,7 @@ def _attempt_started(state: State, event: kinds.AttemptStarted) -> State:
         disk=replace(state.disk, full=None),  # an earlier keepstep continued without an event for the free space
         queue=state.queue if training.in_progress else state.queue.remove(job.id),
         recovery=recovery_,
+        replay_share=state.replay_share.started(event) if job.until is None else state.replay_share,
         training=replace(training, in_progress=(started, *training.in_progress[1:])),
     )
 

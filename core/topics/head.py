@@ -174,6 +174,7 @@ def _head_moved(state: State, event: kinds.HeadMoved) -> State:
         head=head,
         recovery=recovery,
         evaluations=state.evaluations.released(event.version),  # a person decided
+        replay_share=state.replay_share.moved(),
         self_correction=state.self_correction.without_waiting(),
     )
     return _with_jobs_restarted(moved)

@@ -59,6 +59,7 @@ from events.kinds.evaluation import (
     EvaluationAbandoned,
     EvaluationDone,
     JobEvaluated,
+    TasksEvaluated,
     VersionEvaluated,
     VersionEvaluationFailed,
     VersionEvaluationRequested,
@@ -199,6 +200,7 @@ __all__ = [
     "StorageFreed",
     "StorageLow",
     "StorageRecovered",
+    "TasksEvaluated",
     "TrainingStarted",
     "VersionDeleted",
     "VersionEvaluated",
@@ -278,6 +280,7 @@ AnyEvent = (
     | VersionPublished
     | ConsolidationFinished
     | ConsolidationAborted
+    | TasksEvaluated
     | VersionEvaluationRequested
     | VersionEvaluationStarted
     | VersionEvaluated

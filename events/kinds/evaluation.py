@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from events.evaluation import Comparison, Divergence, EvaluationId, Promoter, ResultsFile, Scores
+from events.evaluation import Comparison, Divergence, EvaluationId, Promoter, ResultsFile, Scores, TaskScore
 from events.event import Event
 from events.settings import VersionSettings
 from events.values import Concern, Failure, JobId, Number, VersionId
@@ -112,6 +112,21 @@ class VersionEvaluationFailed(Event, frozen=True, kw_only=True, tag="version_eva
     """False: it is not tried again."""
     retry_at: float | None
     """No retry before this time. Unix time, seconds."""
+
+
+class TasksEvaluated(Event, frozen=True, kw_only=True, tag="tasks_evaluated"):
+    """A person ran tasks of lm-evaluation-harness on a version. They decide nothing."""
+
+    v: Literal[1] = 1
+    version: VersionId
+    scores: tuple[TaskScore, ...]
+    """At most TASK_SCORES_MAX."""
+    limit: int | None
+    """Samples of each task; None: all."""
+    seconds: float
+    device: str
+    harness: str
+    """The version of lm-evaluation-harness."""
 
 
 class VersionHeld(Event, frozen=True, kw_only=True, tag="version_held"):

@@ -14,9 +14,10 @@ import msgspec
 from msgspec import Struct
 
 from events.course import Course
+from events.evaluation import TaskScore
 from events.settings import JobSettings, ModelSettings
 from events.text import carried
-from events.values import CheckpointId, Dtype, JobId, Number, VersionId
+from events.values import CheckpointId, Device, Dtype, JobId, Number, VersionId
 from gpu.data.examine.report import PreviewRow, Report
 from gpu.errors import StorageFailed, WorkerError
 from gpu.model.training_memory import ModelShape
@@ -34,6 +35,29 @@ DTYPES: Mapping[Dtype, str] = {"float32": "F32", "bfloat16": "BF16", "float16": 
 
 Quantization = Literal["q8_0", "q4_k_m", "f16"]
 """How a GGUF file stores weights: 8 bits, about 4.8 bits in a mix of formats, or 16 bits."""
+
+
+class TasksRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Run tasks of lm-evaluation-harness."""
+
+    model: str
+    """The directory of the version."""
+    tasks: tuple[str, ...]
+    """Names, or paths of YAML files."""
+    limit: int | None = None
+    """Samples of each task; None: all."""
+    device: Device = "auto"
+    batch_size: int = 1
+
+
+class TasksRun(Struct, frozen=True, kw_only=True, tag="tasks_run"):
+    """The scores of tasks."""
+
+    scores: tuple[TaskScore, ...]
+    seconds: float
+    device: str
+    harness: str
+    """The version of lm-evaluation-harness."""
 
 
 class ExportRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

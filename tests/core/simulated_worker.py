@@ -168,8 +168,9 @@ class Worker:
         )
 
     def _version_evaluated(self, order: messages.EvaluateVersion) -> messages.VersionEvaluated:
-        scores = Scores(questions=QuestionScore(total=10, right=self.world.right))
-        parent = Scores(questions=QuestionScore(total=10, right=10))
+        total = 10 if self.world.measures else 0
+        scores = Scores(questions=QuestionScore(total=total, right=min(total, self.world.right)))
+        parent = Scores(questions=QuestionScore(total=total, right=total))
         return messages.VersionEvaluated(
             attempt=order.attempt,
             version=order.version,

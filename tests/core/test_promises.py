@@ -22,7 +22,7 @@ from core.transitions import RUNNING
 from core.values import DetachedCheckpoint
 from events import kinds
 from events.codec import Record, decode, encode
-from events.settings import RetentionSettings
+from events.settings import Gate, RetentionSettings
 from events.values import PRIORITIES, Failure
 from projections.fold import fold
 from projections.progress import Folded
@@ -36,16 +36,21 @@ FAILURES = get_args(Failure)
 ASKED = ["pause", "resume", "stop", "skip", "skip", "skip any", "retry", "prune"]
 ASKED += ["move", "first", "before", "hold", "hold", "release", "remove", "again", "again"]
 ASKED += ["consolidate", "consolidate", "drop", "rollback", "restore", "go back", "bring back", "back up", "delete"]
+ASKED += ["promote", "promote", "discard", "evaluate"]
 
 
 class Life(RuleBasedStateMachine):
     """A home over months, in a few steps. Whatever was, `teardown` ends the trouble and holds the promises up."""
 
     @initialize(
-        keep=st.integers(1, 3), every=st.integers(1, 3), files=st.lists(st.integers(1, 7), min_size=1, max_size=4)
+        keep=st.integers(1, 3),
+        every=st.integers(1, 3),
+        files=st.lists(st.integers(1, 7), min_size=1, max_size=4),
+        gate=st.sampled_from([None, "off", "warn", "hold", "hold"]),
     )
-    def begin(self, keep: int, every: int, files: list[int]) -> None:
+    def begin(self, keep: int, every: int, files: list[int], gate: Gate | None) -> None:
         self.world = World()
+        self.world.gate = gate
         self.keep, self.every = keep, every
         self.model, self.seed = "tiny", 1
         self._configure()
@@ -96,6 +101,8 @@ class Life(RuleBasedStateMachine):
     def ask(self, which: str, any_job: int) -> None:
         state, jobs = self.world.state, sorted(self.world.steps)
         job = jobs[any_job % len(jobs)]
+        version = _any(any_job, [each.id for each in state.retention.versions]) or "v999"
+        held = _any(any_job, [each.version for each in state.evaluations.held]) or version
         wanted: dict[str, AnyCommand] = {
             "pause": commands.Pause(),
             "resume": commands.Resume(),
@@ -118,10 +125,12 @@ class Life(RuleBasedStateMachine):
                 checkpoint=_any(any_job, [each.checkpoint.id for each in state.head.detached])
             ),
             "bring back": commands.MoveHead(backup=_any(any_job, [each.id for each in state.retention.backups])),
-            "delete": commands.DeleteVersion(
-                version=_any(any_job, [each.id for each in state.retention.versions]) or "v999"
-            ),
+            "delete": commands.DeleteVersion(version=version),
+            "promote": commands.PromoteVersion(version=held),
+            "discard": commands.DiscardVersion(version=held),
+            "evaluate": commands.RequestEvaluation(version=version),
         }
+        self.world.right = 4 + any_job % 7
         if which == "back up":
             self._back_up()
             return
@@ -251,11 +260,10 @@ class Life(RuleBasedStateMachine):
         """An attempt runs exactly while the current job is being worked at, and no other job ever is."""
         state = self.world.state
         running = [job for job in state.training.in_progress if job.status in RUNNING]
-        at_a_job = state.attempts.current is not None and state.consolidation.running is None
+        other = state.consolidation.running is not None or state.evaluations.running is not None
+        at_a_job = state.attempts.current is not None and not other
         assert running == ([state.training.current] if at_a_job else [])
-        assert state.consolidation.running is None or (
-            state.attempts.current is not None and not state.training.in_progress
-        )
+        assert not other or (state.attempts.current is not None and not state.training.in_progress)
         assert all(job.status in {"queued", "held"} for job in state.queue)
         assert all(job.status == "failed" for job in state.outcomes.failed.values())
 

@@ -84,6 +84,8 @@ class World:
         """[versions] gate of the next consolidation; None: versions are not evaluated."""
         self.right = 10
         """The right answers of the next version, of ten; its parent has ten."""
+        self.measures = True
+        """There is something to evaluate a version on."""
         self.worker: Worker | None = None
         self.facts: list[messages.AnyFact] = []
         """Everything that workers ever said, heard or not."""

@@ -18,6 +18,7 @@ from events.evaluation import (
     ResultsFile,
     Scores,
     Suites,
+    TaskScore,
 )
 from events.kinds import AnyEvent
 from events.samples import SampleAnswer, SampleBudget, SamplePlan, SamplesSettings
@@ -390,6 +391,17 @@ EVENTS: tuple[AnyEvent, ...] = (
     kinds.ConsolidationFinished(attempt=4, version="v002"),
     kinds.ConsolidationFinished(attempt=4, version="v002", promoted=False),
     kinds.VersionEvaluationRequested(version="v002"),
+    kinds.TasksEvaluated(
+        version="v002",
+        scores=(
+            TaskScore(task="sums", metric="acc", value=0.5, stderr=0.05, samples=100, higher_is_better=True),
+            TaskScore(task="text", metric="ppl", value="Infinity", stderr=None, samples=1, higher_is_better=False),
+        ),
+        limit=100,
+        seconds=12.5,
+        device="cpu",
+        harness="0.4.13",
+    ),
     kinds.VersionEvaluationStarted(
         attempt=5,
         version="v002",

@@ -252,7 +252,8 @@ class World:
         """The rows of a simulated data file, each word a prompt. Raises DataMissing."""
         del settings  # no file has another format
         try:
-            data = read_file(path, storage=self.daemon or self.inspector())
+            reader = self.inspector() if self.daemon is None or self.daemon.dead else self.daemon
+            data = read_file(path, storage=reader)
         except OSError as error:
             raise build.DataMissing(str(error)) from error
         if hashlib.sha256(data).hexdigest() != job:

@@ -153,7 +153,7 @@ def _with_sources(home: Home, settings: JobSettings) -> JobSettings:
     from cli.commands.common import read_state
     from core.topics.attempts import with_sources
 
-    return with_sources(settings, read_state(home).outcomes.trained, "")
+    return with_sources(settings, read_state(home), "")
 
 
 def _with_model(settings: ModelSettings, model: str) -> ModelSettings:

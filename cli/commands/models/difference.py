@@ -1,4 +1,4 @@
-"""What one version was trained on and another was not."""
+"""What one version was trained on and another was not, and the questions that flipped."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from cli.arguments.resolve import ORIGIN, find_version_id
 from cli.commands.common import read_state
 from cli.commands.lineage import read_lineage
+from cli.commands.models.evaluation import Flip, Flips, flips, flips_json, show_flips
 from cli.home.paths import Home
 from cli.output.terminal import print_json, print_listing, say
 
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
 
 
 def difference(home: Home, name: str, other: str) -> dict[str, Any]:
-    """The parts of each version that the other does not have, by its id, and the changed `settings`.
+    """The parts of each version that the other does not have, by its id, the changed `settings`, and the flipped
+    `questions`.
 
     Raises UserError for an unknown version, journal.errors.JournalError.
     """
@@ -26,6 +28,7 @@ def difference(home: Home, name: str, other: str) -> dict[str, Any]:
         name: [_part_row(part) for part in _only_in(one, two)],
         other: [_part_row(part) for part in _only_in(two, one)],
         "settings": _changed_settings(one, two),
+        "questions": flips_json(flips(home, state, name, other)),
     }
 
 
@@ -35,7 +38,7 @@ def show_difference(home: Home, name: str, other: str, *, json: bool) -> None:
     if json:
         print_json(found)
         return
-    settings = found.pop("settings")
+    settings, questions = found.pop("settings"), found.pop("questions")
     for version, rows in found.items():
         if rows:
             say(f"trained only for {version}:")
@@ -44,6 +47,8 @@ def show_difference(home: Home, name: str, other: str, *, json: bool) -> None:
             say(f"trained only for {version}: nothing")
     for change in settings:
         say(f"settings: {change}")
+    before, after = found
+    show_flips(Flips(**{**questions, "questions": [Flip(**each) for each in questions["questions"]]}), before, after)
 
 
 def _only_in(parts: tuple[Part, ...], others: tuple[Part, ...]) -> list[Part]:

@@ -68,6 +68,30 @@ def _check_pattern(path: Path, samples: SamplesSettings) -> None:
         ) from error
 
 
+def _replay_conflicts(path: Path, job: JobSettings) -> Iterator[UserError]:
+    data, evaluation = job.data, job.evaluation
+    if data.replay_max < data.replay_min:
+        yield UserError(
+            f"{path}: data.replay_max = {data.replay_max:g} is below replay_min = {data.replay_min:g}",
+            "set both at once, for example `keepstep config set data.replay_min=0.05 data.replay_max=0.5`",
+        )
+    if data.replay != "auto":
+        return
+    if not data.holdout and data.validation is None:
+        yield UserError(
+            f'{path}: data.replay = "auto" follows the forgetting on held-out rows, and no rows are held out',
+            "hold some out, for example `keepstep config set data.holdout=0.02`, or set a share: `keepstep config set "
+            "data.replay=0.1`",
+        )
+    elif not evaluation.job_rows or not evaluation.files:
+        yield UserError(
+            f'{path}: data.replay = "auto" follows the evaluations at the end of jobs, and evaluation.job_rows or '
+            "evaluation.files = 0 turns them off",
+            "`keepstep config unset evaluation.job_rows evaluation.files`, or set a share: `keepstep config set "
+            "data.replay=0.1`",
+        )
+
+
 def _job_conflicts(path: Path, job: JobSettings) -> Iterator[UserError]:
     if (job.data.prompt is None) != (job.data.completion is None):
         yield UserError(
@@ -82,6 +106,7 @@ def _job_conflicts(path: Path, job: JobSettings) -> Iterator[UserError]:
             "an alert is for the wider gap: set it to gap_warn or above. To set both at once: `keepstep config set "
             f"evaluation.gap_warn={job.evaluation.gap_warn:g} evaluation.gap_alert={job.evaluation.gap_warn + 0.2:g}`",
         )
+    yield from _replay_conflicts(path, job)
     training = job.training
     if training.warmup_steps and training.warmup_ratio:
         yield UserError(

@@ -1,6 +1,7 @@
 // The page of the monitor. All text from the home is set as text, never as HTML.
 
 import {$, SignIn, TOKEN, axes, clock, color, confirmed, duration, element, facts, figure, fillTable, get, line, moment, number, post, replace, say, send, size} from "./common.js";
+import {showEvaluation} from "./evaluation.js";
 import {followMachine, redrawMachine, showCost, showMachine} from "./machine.js";
 import {showModels} from "./models.js";
 import {makeCorrection} from "./correction.js";
@@ -263,7 +264,7 @@ let tablesTimer = null;
 function refreshTables() {
   tablesTimer ??= setTimeout(() => {
     tablesTimer = null;
-    Promise.all([showQueue(), showModels(), showFailures()]).catch((error) => say(error.message));
+    Promise.all([showQueue(), showModels(), showEvaluation(), showFailures()]).catch((error) => say(error.message));
   }, REFRESH_MS);
 }
 

@@ -1,6 +1,7 @@
 // Versions, checkpoints and backups: one timeline, what differs, and ways back.
 
 import {$, confirmed, element, fillTable, get, moment, number, post, replace, say, size} from "./common.js";
+import {showFlips} from "./evaluation.js";
 
 const ORIGIN = "origin";
 
@@ -52,10 +53,11 @@ async function compare(event) {
   event.preventDefault();
   try {
     const query = new URLSearchParams({from: $("compare-from").value, to: $("compare-to").value});
-    const {only, settings} = await get(`/api/difference?${query}`);
+    const {only, settings, questions} = await get(`/api/difference?${query}`);
     const parts = only.flatMap(({version, parts}) => parts.map((part) => [version, part.steps, part.file, part.rows]));
     fillTable($("difference"), ["Only in", "Steps", "File", "Rows"], parts);
     const changed = settings.length ? `Changed settings: ${settings.join("; ")}` : "The same settings.";
+    if (questions.asked) showFlips(questions, $("compare-from").value, $("compare-to").value);
     $("difference").append(element("caption", {textContent: parts.length ? changed : `Both were trained on the same files. ${changed}`}));
   } catch (error) {
     replace("difference", element("caption", {textContent: error.message}));

@@ -57,7 +57,12 @@ def _job_evaluated(state: State, event: kinds.JobEvaluated) -> State:
     if event.results is not None:
         others = (each for each in evaluations.jobs if each.id != event.results.id)
         evaluations = replace(evaluations, jobs=(*others, event.results)[-RESULTS_KEPT:])
-    return replace(state, training=state.training.with_current(job), evaluations=evaluations)
+    return replace(
+        state,
+        training=state.training.with_current(job),
+        evaluations=evaluations,
+        replay_share=state.replay_share.measured(event),
+    )
 
 
 EVOLVE: EvolveTable = {kinds.JobEvaluated: _job_evaluated}

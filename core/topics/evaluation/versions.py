@@ -73,6 +73,11 @@ def _start(state: State, command: commands.StartEvaluation, _now: float) -> Even
     ]
 
 
+def _record_tasks(state: State, command: commands.RecordTasks, _now: float) -> Events:
+    existing_version(state, command.version)
+    return [kinds.TasksEvaluated(**asdict(command))]
+
+
 def _nothing(_state: State, _report: object, _now: float) -> Events:
     return []
 
@@ -80,6 +85,7 @@ def _nothing(_state: State, _report: object, _now: float) -> Events:
 DECIDE: DecideTable = {
     commands.RequestEvaluation: _request,
     commands.StartEvaluation: _start,
+    commands.RecordTasks: _record_tasks,
     messages.VersionEvaluated: _nothing,  # of an attempt that has ended; `DECIDE_WHILE_RUNNING` has the running one
 }
 
@@ -224,7 +230,15 @@ def _failed(state: State, event: kinds.VersionEvaluationFailed) -> State:
     return replace(ended, evaluations=replace(ended.evaluations, pending=(again, *ended.evaluations.pending)))
 
 
+def _tasks_evaluated(state: State, event: kinds.TasksEvaluated) -> State:
+    """They decide nothing, so the state does not keep them."""
+    if state.retention.version(event.version) is None:
+        raise illegal(event, state.daemon.status, f"{event.version} does not exist")
+    return state
+
+
 EVOLVE: EvolveTable = {
+    kinds.TasksEvaluated: _tasks_evaluated,
     kinds.VersionEvaluationRequested: _requested,
     kinds.VersionEvaluationStarted: _started,
     kinds.VersionEvaluated: _evaluated_event,

@@ -2,7 +2,8 @@
 
 The selection is a pure function of the new file, the earlier files and their rows. Each trainable row of an earlier
 file has a key, the hash of (new file, earlier file, its number). The rows with the lowest keys are taken, as many as
-`[data] replay` says as a share of the new file's rows. They are read and encoded by the current settings.
+`[data] replay` says as a share of the new file's rows, or as many as "auto" stands for (`Sources.replay_share`). They
+are read and encoded by the current settings.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def select_replayed(
     `on_progress` is called every few rows. Raises DataChanged if an earlier file is unreadable, and what
     `on_progress` raises.
     """
-    count = round(settings.data.replay * own_rows)
+    count = round(settings.replay_share * own_rows)
     if not count or not settings.sources.replay:
         return
     candidates = _candidates(data, job, settings, validation, on_progress)

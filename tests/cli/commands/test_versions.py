@@ -304,7 +304,7 @@ def test_a_version_that_was_removed_or_edited_by_hand_is_shown_as_damaged_and_no
     whole = manifest.read_bytes()
     manifest.write_bytes(whole + b" ")
     assert "DAMAGED: keepstep.json is not the one that was written" in keepstep(home, "versions", "list")[1]
-    assert "DAMAGED  keepstep.json is not" in keepstep(home, "versions", "show", "v001")[1]
+    assert "DAMAGED    keepstep.json is not" in keepstep(home, "versions", "show", "v001")[1]
     with pytest.raises(UserError, match="nothing was exported"):
         version_to_export(home, "v001")
     manifest.write_bytes(whole)

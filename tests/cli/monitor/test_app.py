@@ -30,7 +30,7 @@ def test_each_answer_forbids_other_sources(owner: TestClient, path: str) -> None
 
 
 def test_the_page_asks_nothing_of_other_machines(anyone: TestClient) -> None:
-    for name in ("", "app.js", "common.js", "machine.js", "models.js", "samples.js", "style.css"):
+    for name in ("", "app.js", "common.js", "evaluation.js", "machine.js", "models.js", "samples.js", "style.css"):
         assert "//" not in anyone.get(f"/{name}").text.replace("http://www.w3.org/2000/svg", "").replace("// ", "")
 
 
@@ -44,6 +44,14 @@ def test_the_views_show_the_home(owner: TestClient) -> None:
     assert get(owner, "/api/lineage")["parts"]
     assert len(get(owner, "/api/journal?number=3")) == 3
     assert get(owner, "/api/memory_stats")["memory"]["total_bytes"] > 0
+
+
+def test_evaluations_are_shown_with_the_verdict_of_each_version(owner: TestClient, home: Home) -> None:
+    """Older homes have none: each version is then not evaluated."""
+    shown = get(owner, "/api/evaluation")
+    assert (shown["rows"], shown["versions"]) == ([], [])
+    assert shown["verdicts"] == {"v001": "", "v002": ""}
+    assert get(owner, "/api/difference?from=v001&to=v002")["questions"]["problem"].startswith("v001 was not evaluated")
 
 
 @pytest.mark.parametrize("query", ["from=x", "points=1.5", "to=ten"])

@@ -51,6 +51,17 @@ def test_which_they_are_follows_from_the_files_alone(home: Home) -> None:
     assert set(fewer) < set(lines)
 
 
+def test_an_automatic_share_is_the_one_that_the_job_was_journaled_with(home: Home) -> None:
+    """The same rows as with that share in keepstep.toml."""
+    jobs = tuple(home.add(each) for each in EARLIER)
+    how = replace(settings(LORA, data=DataSettings(replay="auto")), sources=Sources(replay=jobs, replay_share=0.25))
+    home.new_session().prepare(Prepare(attempt=1, job=home.add(NEW), settings=how))
+    (kept,) = (home.path / "cache" / "tokens").iterdir()
+    lines = Tokens(kept).lines.tolist()
+    assert len(lines) == 50
+    assert lines == mixed(home, 0.25, *EARLIER)[1]
+
+
 def test_nothing_is_mixed_in_where_there_is_nothing_or_it_is_not_wanted(home: Home) -> None:
     assert mixed(home, 0.25)[0].replayed_rows == 0
     assert mixed(home, 0.0, *EARLIER)[0].replayed_rows == 0
