@@ -1,4 +1,6 @@
-"""Measure self-correction on two-digit addition, with a small model, on a CPU: `python -m benchmarks.bench_self_correction`.
+"""Measure self-correction on two-digit addition, with a small model on a CPU.
+
+To run it: `python -m benchmarks.bench_self_correction`, ten minutes on two cores.
 
 A model of half a million weights is trained on some sums until it answers a part of the others. Then each arm is a home
 that trains on the same two files, and on a third one: plain rows, or the file that self-correction makes of the
@@ -26,10 +28,7 @@ TRAINED, NEXT, ASKED = 1200, 320, 500
 """Sums of the first file, of the second one (while it trains, the model answers), and held-out sums."""
 PRETRAINING_STEPS = 1500
 ROOT = Path(__file__).parents[1]
-CHATML = (
-    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
+END = "<|end|>"
 
 Sum = tuple[int, int]
 
@@ -99,9 +98,8 @@ def _arm(root: Path, files: dict[str, str], asked: Sequence[Sum], kind: str, see
         path.write_text(text, encoding="utf-8")
         os.utime(path, (1.0, 1.0))
     words = [sys.executable, "-P", "-m", "cli", "run", "--until-idle", "--home", str(root)]
-    done = subprocess.run(
-        words, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
-    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     events = [record.event for record in read_records(home)]
     plan = [event.plan for event in events if isinstance(event, kinds.JobPrepared)][-1]
@@ -146,7 +144,7 @@ def _new_home(root: Path, kind: str, seed: int) -> Any:
 def _tokenizer() -> Any:
     from tests.harness.chat_tokenizer import make_chat_tokenizer
 
-    return make_chat_tokenizer(CHATML, ["<|im_start|>", "<|im_end|>"], bos=None, eos="<|im_end|>")
+    return make_chat_tokenizer(None, [END], bos=None, eos=END)
 
 
 def _pretrain(place: Path, trained: Sequence[Sum], seed: int) -> None:
@@ -188,11 +186,8 @@ def _pretrain(place: Path, trained: Sequence[Sum], seed: int) -> None:
 
 def _ids(tokenizer: Any, pair: Sum) -> tuple[list[int], int]:
     """The tokens of a sum with its answer, and where the answer begins."""
-    prompt = tokenizer.apply_chat_template(
-        [{"role": "user", "content": f"{pair[0]}+{pair[1]}="}], add_generation_prompt=True, tokenize=False
-    )
-    before = tokenizer(prompt, add_special_tokens=False)["input_ids"]
-    answer = tokenizer(f"{sum(pair)}<|im_end|>", add_special_tokens=False)["input_ids"]
+    before = tokenizer(f"{pair[0]}+{pair[1]}=", add_special_tokens=False)["input_ids"]
+    answer = tokenizer(f"{sum(pair)}{END}", add_special_tokens=False)["input_ids"]
     return before + answer, len(before)
 
 

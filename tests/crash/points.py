@@ -231,7 +231,7 @@ ELSEWHERE: Mapping[str, str] = {
     "samples_abandoned": "the worker hangs or dies in samples: the same",
     **dict.fromkeys(
         (kind_of(kind) for kind in kinds.EVENT_TYPES if kind.__module__.endswith(".self_correction")),
-        "self-correction is off by default: tests/cli/correction/test_queue_file.py, tests/drills/test_self_correction.py",
+        "off by default: tests/cli/correction/test_queue_file.py, tests/drills/test_self_correction.py",
     ),
     "memory_low": "others take the memory: tests/drills/test_room_and_config.py",
     "memory_recovered": "the same",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from journal.failpoints import CONSOLIDATION, DAEMON, EVALUATION, POINTS, WORKER, failpoint
+from journal.failpoints import CONSOLIDATION, DAEMON, EVALUATION, POINTS, SELF_CORRECTION, WORKER, failpoint
 
 ROOT = Path(__file__).parents[2]
 
@@ -45,8 +45,8 @@ def test_the_process_is_killed_at_the_nth_time(setting: str, lines: int) -> None
 
 
 def test_every_point_is_in_the_tables_and_every_line_of_them_is_a_point() -> None:
-    assert called("gpu") == {*WORKER, *CONSOLIDATION, *EVALUATION}
-    assert called("cli", "journal", "projections") == set(DAEMON)
+    assert called("gpu") == {*WORKER, *CONSOLIDATION, *EVALUATION, "corrected"}
+    assert called("cli", "journal", "projections") == {*DAEMON, *SELF_CORRECTION} - {"corrected"}
 
 
 def test_a_point_that_nobody_can_ask_for_is_a_mistake() -> None:
@@ -56,4 +56,4 @@ def test_a_point_that_nobody_can_ask_for_is_a_mistake() -> None:
 
 def test_a_point_is_in_one_process() -> None:
     """So that a test knows who will die."""
-    assert len(POINTS) == len(WORKER) + len(CONSOLIDATION) + len(EVALUATION) + len(DAEMON)
+    assert len(POINTS) == len(WORKER) + len(CONSOLIDATION) + len(EVALUATION) + len(SELF_CORRECTION) + len(DAEMON)
