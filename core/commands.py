@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from core.values import DetachedCheckpoint
 from events.evaluation import TaskScore
-from events.kinds import Change
+from events.kinds import Change, SelfCorrectionFileQueued
 from events.messages import AnyFact
 from events.self_correction import StopCause
 from events.settings import DiskSettings, Gate, JobSettings, MemorySettings, RetentionSettings, VersionSettings
@@ -119,17 +119,14 @@ class StartAttempt(Command, frozen=True, kw_only=True):
 
 
 class ReportWorkerLost(Command, frozen=True, kw_only=True):
-    """Report that the worker of this attempt is gone, or had to be killed."""
+    """Report that the worker of this attempt is gone, or had to be killed. The flags say what it was doing."""
 
     attempt: int
     failure: Failure
     message: str
     evaluating: bool = False
-    """It was in an evaluation."""
     sampling: bool = False
-    """It was generating samples."""
     correcting: bool = False
-    """It was in a round of self-correction."""
 
 
 class RequestSamples(Command, frozen=True, kw_only=True):
@@ -139,13 +136,9 @@ class RequestSamples(Command, frozen=True, kw_only=True):
 
 
 class RecordCorrectionFile(Command, frozen=True, kw_only=True):
-    """Record that the file of self-correction is in the queue; fields as in `self_correction_file_queued`."""
+    """Record that a file of self-correction is in the queue."""
 
-    number: int
-    job: str
-    rows: int
-    references: int
-    replayed: int
+    queued: SelfCorrectionFileQueued
 
 
 class StopSelfCorrection(Command, frozen=True, kw_only=True):

@@ -58,8 +58,8 @@ CLOCK_CALLS = {"now", "today", "utcnow"}
 WITHOUT_LOGIC = {
     "events/errors.py": "error types",
     "events/event.py": "one type",
-    "events/message.py": "two types",
-    "events/answer_messages.py": "values; tests/events/test_messages.py has all messages",
+    "events/messages/base.py": "two types",
+    "events/messages/answers.py": "values; tests/events/test_messages.py has all messages",
     "events/self_correction.py": "planned in tests/cli/correction/test_build.py and tests/core/topics/evaluation",
     "events/generation.py": "values; exchanged in tests/cli/generate/test_process.py",
     "events/kinds/attempts.py": "values; tests/events/test_kinds.py has all kinds",

@@ -11,7 +11,7 @@ from cli.arguments import resolve
 
 if TYPE_CHECKING:
     from core.state import State
-    from projections.samples import SamplesChart
+    from projections.answers.samples import SamplesChart
 
 Complete = Callable[[typer.Context, str], list[str]]
 

@@ -19,8 +19,7 @@ from cli.home.event_store import EventStore
 from cli.home.snapshot_reader import read_records
 from cli.inbox.accept import accept_copy, finish_arrivals
 from core.commands import RecordCorrectionFile, StopSelfCorrection
-from events.kinds import AnyEvent, SelfCorrectionFileStarted
-from gpu.data.plan.held_out import validation_path
+from events.kinds import AnyEvent, SelfCorrectionFileQueued, SelfCorrectionFileStarted
 from journal import durable
 from journal.failpoints import failpoint
 
@@ -29,7 +28,8 @@ def queue_file(store: EventStore, started: SelfCorrectionFileStarted) -> Iterato
     """Write the file and queue it; yield what was journaled. Raises OSError, journal.errors.StorageFailed."""
     home = store.home
     found = build.find_rounds(read_records(home), started)
-    validation = validation_path(home.root, found.settings.sources.validation_sha256)
+    validation_sha256 = found.settings.sources.validation_sha256
+    validation = home.validation / f"{validation_sha256}.jsonl" if validation_sha256 else None
     try:
         built = build.build_file(home.data, started, found, validation)
     except build.DataMissing as error:
@@ -48,8 +48,12 @@ def queue_file(store: EventStore, started: SelfCorrectionFileStarted) -> Iterato
         failpoint("correction_accepted")
     if home.storage.exists(staged):
         home.storage.unlink(staged)
-    yield from store.execute(
-        RecordCorrectionFile(
-            number=started.number, job=job, rows=built.rows, references=built.references, replayed=built.replayed
-        )
+    queued = SelfCorrectionFileQueued(
+        number=started.number,
+        job=job,
+        name=started.name,
+        rows=built.rows,
+        references=built.references,
+        replayed=built.replayed,
     )
+    yield from store.execute(RecordCorrectionFile(queued=queued))

@@ -7,10 +7,10 @@ from collections import deque
 from cli.home.paths import Home
 from events.codec import Record, decode_record
 from journal import START, Position, PositionLost, follow_in_batches
+from projections.answers.samples import SampleHistory
+from projections.answers.self_correction import CorrectionHistory
 from projections.evaluation import EvaluationHistory
 from projections.metrics import Metrics
-from projections.samples import SampleHistory
-from projections.self_correction import CorrectionHistory
 
 
 class MetricsReader:

@@ -19,9 +19,9 @@ from projections.status import StatusView, read_status
 from projections.status_view import status_view
 
 if TYPE_CHECKING:
+    from projections.answers.samples import SamplesChart
+    from projections.answers.self_correction import CorrectionChart
     from projections.evaluation import EvaluationChart
-    from projections.samples import SamplesChart
-    from projections.self_correction import CorrectionChart
 
 
 def load_state(home: Home) -> tuple[Folded, Position]:
@@ -45,7 +45,7 @@ def read_records(home: Home) -> Iterator[Record]:
 
 def read_samples(home: Home, prompt: str | None = None, step: int | None = None) -> SamplesChart:
     """The samples in the journal, as `SampleHistory.chart`. Raises journal.errors.JournalError."""
-    from projections.samples import SampleHistory
+    from projections.answers.samples import SampleHistory
 
     history = SampleHistory(step)
     for record in read_records(home):
@@ -55,7 +55,7 @@ def read_samples(home: Home, prompt: str | None = None, step: int | None = None)
 
 def read_correction(home: Home, number: int | None = None) -> CorrectionChart:
     """The rounds of self-correction, as `CorrectionHistory.chart`. Raises journal.errors.JournalError."""
-    from projections.self_correction import CorrectionHistory
+    from projections.answers.self_correction import CorrectionHistory
 
     history = CorrectionHistory()
     for record in read_records(home):

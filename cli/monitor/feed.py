@@ -14,10 +14,10 @@ from msgspec import Struct
 from cli.home.metrics_reader import MetricsReader
 from cli.home.paths import Home
 from events.codec import Record, kind_of
+from projections.answers.samples import SamplesChart
+from projections.answers.self_correction import CorrectionChart
 from projections.evaluation import EvaluationChart
 from projections.metrics import Chart
-from projections.samples import SamplesChart
-from projections.self_correction import CorrectionChart
 
 RECORDS_KEPT = 5_000
 """Records that are kept. A browser that missed more loads the page again."""

@@ -194,9 +194,10 @@ class World:
                 self.execute(commands.RecordRejectedMoved(job=effect.job, path="rejected/x"))
             case effects.MakeCorrectionFile(file=file):
                 job = self.add(2, "low")
-                self.execute(
-                    commands.RecordCorrectionFile(number=file.number, job=job, rows=2, references=1, replayed=1)
+                queued = kinds.SelfCorrectionFileQueued(
+                    number=file.number, job=job, name=file.name, rows=2, references=1, replayed=1
                 )
+                self.execute(commands.RecordCorrectionFile(queued=queued))
             case effects.AwaitDiskSpace():
                 self.execute(commands.ReportDiskFree(free_bytes=self.free_bytes))
             case effects.WaitUntil():

@@ -11,7 +11,7 @@ from cli.home.snapshot_reader import load_state, read_correction
 from cli.output.terminal import ATTENTION, GOOD, Row, print_json, print_listing, print_report, say
 from cli.text import printable
 from core.topics.evaluation.self_correction import why_not_now
-from projections.self_correction import CorrectionChart, CorrectionFile, CorrectionRound
+from projections.answers.self_correction import CorrectionChart, CorrectionFile, CorrectionRound
 
 ROUNDS_SHOWN = 12
 """Rounds that are shown: the newest; --json has all."""

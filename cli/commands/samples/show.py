@@ -10,7 +10,7 @@ from cli.home.paths import Home
 from cli.home.snapshot_reader import read_samples
 from cli.output.terminal import ATTENTION, GOOD, Row, print_json, print_report, say
 from cli.text import printable, printable_lines
-from projections.samples import PromptHistory, SampleRound, SamplesChart, StepAnswer
+from projections.answers.samples import PromptHistory, SampleRound, SamplesChart, StepAnswer
 
 PROMPTS_SHOWN, ANSWERS_SHOWN = 10, 8
 """Prompts, and answers of each, that are shown without --all."""

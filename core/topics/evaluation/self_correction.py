@@ -238,18 +238,8 @@ def _failed(state: State, report: messages.SelfCorrectionFailed, _now: float) ->
 
 def _record_file(state: State, command: commands.RecordCorrectionFile, _now: float) -> Events:
     building = state.self_correction.building
-    if building is None or building.number != command.number:
-        return []
-    return [
-        kinds.SelfCorrectionFileQueued(
-            number=command.number,
-            job=command.job,
-            name=building.name,
-            rows=command.rows,
-            references=command.references,
-            replayed=command.replayed,
-        )
-    ]
+    is_open = building is not None and building.number == command.queued.number
+    return [command.queued] if is_open else []
 
 
 def _stop(state: State, command: commands.StopSelfCorrection, _now: float) -> Events:

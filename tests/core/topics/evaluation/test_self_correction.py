@@ -134,7 +134,10 @@ def test_enough_rows_become_a_file_when_nothing_trains() -> None:
     world.add(2)
     world.run_until(kinds.JobTrained)
     assert world.pending_effects() == (MakeCorrectionFile(file=started),)
-    record = commands.RecordCorrectionFile(number=1, job=job_id(9), rows=4, references=2, replayed=2)
+    queued = kinds.SelfCorrectionFileQueued(
+        number=1, job=job_id(9), name=started.name, rows=4, references=2, replayed=2
+    )
+    record = commands.RecordCorrectionFile(queued=queued)
     world.execute(record)
     world.execute(record)  # as a daemon that was killed and carries the effect out again
     assert len([each for each in world.journal if isinstance(each, kinds.SelfCorrectionFileQueued)]) == 1
@@ -273,7 +276,7 @@ def test_a_worse_version_stops_it_if_it_made_rows() -> None:
     assert (event.cause, event.message) == ("gate", "v002 is worse than the version before: the loss rose")
 
 
-def test_a_round_is_told_in_a_sentence() -> None:
+def test_a_round_is_described_in_a_sentence() -> None:
     """With the divergence, where it is known."""
     world = training()
     world.execute(corrected(world))

@@ -9,8 +9,8 @@ from events import kinds
 from events.codec import Record
 from events.kinds import AnyEvent, SamplesAbandoned, SamplesFailed, SamplesGenerated, SamplesPutOff
 from events.samples import SampleAnswer
-from projections import samples as samples_module
-from projections.samples import SampleHistory
+from projections.answers import samples as samples_module
+from projections.answers.samples import SampleHistory
 from tests.events.examples import EVENTS
 
 JOB = "a" * 64

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from events.matching import Matcher
-from events.message import Fact, Order
+from events.messages.base import Fact, Order
 from events.samples import SampleAnswer, SampleFailure, SamplePlan
 from events.self_correction import AnsweredPrompt, CorrectionPlan, RoundFailure, SelfCorrectionSettings
 

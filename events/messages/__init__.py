@@ -35,18 +35,18 @@ from typing import Literal
 
 from msgspec import field
 
-from events.answer_messages import Sample as Sample
-from events.answer_messages import Sampled as Sampled
-from events.answer_messages import SamplesFailed as SamplesFailed
-from events.answer_messages import SamplesPutOff as SamplesPutOff
-from events.answer_messages import SelfCorrect as SelfCorrect
-from events.answer_messages import SelfCorrected as SelfCorrected
-from events.answer_messages import SelfCorrectionFailed as SelfCorrectionFailed
-from events.answer_messages import SelfCorrectionPutOff as SelfCorrectionPutOff
 from events.course import Course
 from events.evaluation import Comparison, Divergence, EvaluationId, ResultsFile, Scores, Suites
-from events.message import Fact as Fact
-from events.message import Order as Order
+from events.messages.answers import Sample as Sample
+from events.messages.answers import Sampled as Sampled
+from events.messages.answers import SamplesFailed as SamplesFailed
+from events.messages.answers import SamplesPutOff as SamplesPutOff
+from events.messages.answers import SelfCorrect as SelfCorrect
+from events.messages.answers import SelfCorrected as SelfCorrected
+from events.messages.answers import SelfCorrectionFailed as SelfCorrectionFailed
+from events.messages.answers import SelfCorrectionPutOff as SelfCorrectionPutOff
+from events.messages.base import Fact as Fact
+from events.messages.base import Order as Order
 from events.samples import SampleBudget, SamplePlan
 from events.self_correction import CorrectionPlan
 from events.settings import JobSettings, ModelSettings, Plan

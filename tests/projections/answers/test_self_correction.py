@@ -8,7 +8,7 @@ from events import kinds
 from events.codec import Record
 from events.kinds import AnyEvent
 from events.self_correction import SelfCorrectionSettings
-from projections.self_correction import ROUNDS_WITH_ANSWERS, CorrectionChart, CorrectionHistory
+from projections.answers.self_correction import ROUNDS_WITH_ANSWERS, CorrectionChart, CorrectionHistory
 from tests.events.examples import CORRECTED, JOB
 
 FILE = kinds.FileEnqueued(job="cd" * 32, name="notes.jsonl", size_bytes=1, priority="normal", retrain=False)

@@ -1,0 +1,1 @@
+"""Views of what the model answers while it trains: samples and self-correction."""
