@@ -7,7 +7,7 @@ from collections import deque
 from cli.home.paths import Home
 from events.codec import Record, decode_record
 from journal import START, Position, PositionLost, follow_in_batches
-from projections.evaluation import EvaluationHistory
+from projections.evaluation.matrix import EvaluationHistory
 from projections.metrics import Metrics
 from projections.samples import SampleHistory
 

@@ -19,7 +19,7 @@ from projections.status import StatusView, read_status
 from projections.status_view import status_view
 
 if TYPE_CHECKING:
-    from projections.evaluation import EvaluationChart
+    from projections.evaluation.matrix import EvaluationChart
     from projections.samples import SamplesChart
 
 
@@ -54,7 +54,7 @@ def read_samples(home: Home, prompt: str | None = None, step: int | None = None)
 
 def read_evaluation(home: Home) -> EvaluationChart:
     """The evaluations in the journal, as `EvaluationHistory.chart`. Raises journal.errors.JournalError."""
-    from projections.evaluation import EvaluationHistory
+    from projections.evaluation.matrix import EvaluationHistory
 
     history = EvaluationHistory()
     for record in read_records(home):

@@ -14,7 +14,7 @@ from msgspec import Struct
 from cli.home.metrics_reader import MetricsReader
 from cli.home.paths import Home
 from events.codec import Record, kind_of
-from projections.evaluation import EvaluationChart
+from projections.evaluation.matrix import EvaluationChart
 from projections.metrics import Chart
 from projections.samples import SamplesChart
 

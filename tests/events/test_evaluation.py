@@ -26,7 +26,7 @@ A, B = "a" * 64, "b" * 64
 
 
 def row(job: str, tokens: int, loss: object, right: int) -> RowScore:
-    return RowScore(id="1", job=job, tokens=tokens, loss=loss, right=right)  # type: ignore[arg-type]
+    return RowScore(id="1", job=job, tokens=tokens, loss=loss, right=right)
 
 
 def test_rows_are_added_up_by_file() -> None:

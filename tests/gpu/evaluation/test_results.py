@@ -13,10 +13,7 @@ A, B = "a" * 64, "b" * 64
 
 
 def model(*losses: float | str, job: str = A, right: str = "") -> ModelResults:
-    rows = tuple(
-        RowScore(id=str(number), job=job, tokens=2, loss=loss, right=0)  # type: ignore[arg-type]
-        for number, loss in enumerate(losses)
-    )
+    rows = tuple(RowScore(id=str(number), job=job, tokens=2, loss=loss, right=0) for number, loss in enumerate(losses))
     questions = tuple(
         QuestionResult(id=str(n), content=str(n), suite="s", prompt="", expected="", answer="", right=mark == "1")
         for n, mark in enumerate(right)
