@@ -23,9 +23,9 @@ from events.kinds import (
     SamplesGenerated,
     SamplesPutOff,
 )
+from projections.evaluation.marks import trouble_of, with_evaluation
 from projections.progress import Evaluated, Folded, Pace, Progress, SampledRound
 from projections.trouble import Trouble
-from projections.version_marks import trouble_of, with_evaluation
 
 ERRORS_SHOWN = 5
 """So many fit on a screen with the rest; the journal has all of them."""

@@ -198,8 +198,8 @@ def show_versions(home: Home, *, everything: bool, json: bool) -> None:
     from cli.commands.models.evaluation import mark_text
     from cli.home.snapshot_reader import load_state
     from cli.output.times import local_time
+    from projections.evaluation.marks import verdict
     from projections.status import plain
-    from projections.version_marks import verdict
 
     folded = load_state(home)[0]
     state, marks = folded.state, folded.progress.marks
@@ -281,8 +281,8 @@ def show_version(home: Home, name: str, *, json: bool) -> None:
     from cli.home.snapshot_reader import load_state, read_evaluation
     from cli.output.event_lines import applied_text
     from cli.output.times import local_time
+    from projections.evaluation.marks import verdict
     from projections.status import plain
-    from projections.version_marks import verdict
 
     folded = load_state(home)[0]
     state = folded.state

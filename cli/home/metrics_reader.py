@@ -9,7 +9,7 @@ from events.codec import Record, decode_record
 from journal import START, Position, PositionLost, follow_in_batches
 from projections.answers.samples import SampleHistory
 from projections.answers.self_correction import CorrectionHistory
-from projections.evaluation import EvaluationHistory
+from projections.evaluation.matrix import EvaluationHistory
 from projections.metrics import Metrics
 
 

@@ -21,7 +21,7 @@ from projections.status_view import status_view
 if TYPE_CHECKING:
     from projections.answers.samples import SamplesChart
     from projections.answers.self_correction import CorrectionChart
-    from projections.evaluation import EvaluationChart
+    from projections.evaluation.matrix import EvaluationChart
 
 
 def load_state(home: Home) -> tuple[Folded, Position]:
@@ -65,7 +65,7 @@ def read_correction(home: Home, number: int | None = None) -> CorrectionChart:
 
 def read_evaluation(home: Home) -> EvaluationChart:
     """The evaluations in the journal, as `EvaluationHistory.chart`. Raises journal.errors.JournalError."""
-    from projections.evaluation import EvaluationHistory
+    from projections.evaluation.matrix import EvaluationHistory
 
     history = EvaluationHistory()
     for record in read_records(home):

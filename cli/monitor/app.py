@@ -43,9 +43,9 @@ from core.errors import Refused
 from events.text import in_all_texts
 from events.values import Priority
 from journal.errors import JournalError
+from projections.evaluation.marks import verdict
 from projections.machine_samples import Sample, read_samples, thinned
 from projections.status import plain
-from projections.version_marks import verdict
 
 PAGE = Path(__file__).parent / "page"
 

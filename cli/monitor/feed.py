@@ -16,7 +16,7 @@ from cli.home.paths import Home
 from events.codec import Record, kind_of
 from projections.answers.samples import SamplesChart
 from projections.answers.self_correction import CorrectionChart
-from projections.evaluation import EvaluationChart
+from projections.evaluation.matrix import EvaluationChart
 from projections.metrics import Chart
 
 RECORDS_KEPT = 5_000

@@ -14,11 +14,11 @@ from cli.output.terminal import ATTENTION, BAD, GOOD, Row, number, print_json, p
 from cli.text import printable
 from events.evaluation import Comparison, EvaluationResults, FileScore, QuestionResult, ResultsFile, Scores
 from journal.durable import read_file
-from projections.version_marks import Verdict, verdict, worst_change
+from projections.evaluation.marks import Verdict, verdict, worst_change
 
 if TYPE_CHECKING:
     from core.state import State
-    from projections.evaluation import EvaluationChart, VersionResult
+    from projections.evaluation.matrix import EvaluationChart, VersionResult
     from projections.progress import VersionMark
 
 FLIPS_SHOWN = 10

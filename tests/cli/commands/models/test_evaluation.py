@@ -32,7 +32,7 @@ from events.evaluation import (
 from events.kinds import AnyEvent, VersionEvaluated, VersionHeld
 from projections.progress import VersionMark
 from tests.events.examples import EVALUATED
-from tests.projections.test_evaluation import THREE, A, chart
+from tests.projections.evaluation.test_matrix import THREE, A, chart
 
 DONE = VersionEvaluated(attempt=5, **EVALUATED, worse="right answers fell from 9 to 4 of 10 (max_drop 0.05)")
 MARK = VersionMark(questions=QuestionScore(total=10, right=4), worse=DONE.worse)

@@ -11,7 +11,7 @@ from core.topics.evaluation import replay_share
 from core.topics.evaluation.replay_share import START, ReplayShare, described, next_share, resolved
 from events import kinds
 from events.settings import DataSettings, JobSettings, ModelSettings, Sources
-from tests.projections.test_evaluation import A, B, C, evaluated
+from tests.projections.evaluation.test_matrix import A, B, C, evaluated
 
 AUTO = DataSettings(replay="auto", replay_min=0.05, replay_max=0.5)
 SETTINGS = JobSettings(model=ModelSettings(path="m"), data=AUTO)

@@ -9,8 +9,8 @@ from events import kinds
 from events.codec import Record
 from events.evaluation import FileScore, QuestionScore, Scores
 from events.kinds import AnyEvent, JobEvaluated, VersionEvaluated, VersionHeld, VersionPromoted
-from projections import evaluation
-from projections.evaluation import EvaluationChart, EvaluationHistory
+from projections.evaluation import matrix as evaluation
+from projections.evaluation.matrix import EvaluationChart, EvaluationHistory
 from tests.events.examples import EVALUATED, EVENTS
 
 A, B, C = ("a" * 64, "b" * 64, "c" * 64)

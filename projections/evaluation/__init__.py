@@ -1,0 +1,1 @@
+"""Views of evaluations: the matrix of scores, and a mark for each version."""
