@@ -14,7 +14,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from core.transitions import CONSOLIDATION, DAEMON, ENDS_ATTEMPT, JOB
+from core.transitions import CONSOLIDATION, DAEMON, ENDS_ATTEMPT, JOB, VERSION
 
 PAGE = Path(__file__).parent / "explanation" / "state-machine.md"
 
@@ -48,6 +48,7 @@ def drawn() -> Mapping[str, str]:
     return {
         "job": f"{diagram(JOB, 'queued')}\n\n{cells(JOB)}",
         "consolidation": f"{diagram(CONSOLIDATION, 'started')}\n\n{cells(CONSOLIDATION)}",
+        "version": f"{diagram(VERSION, 'published')}\n\n{cells(VERSION)}",
         "daemon": f"{diagram(DAEMON, 'off')}\n\n{cells(DAEMON)}",
         "ends": ", ".join(f"`{kind}`" for kind in sorted(ENDS_ATTEMPT)),
     }

@@ -102,9 +102,7 @@ def test_a_version_is_compared_with_its_parent_on_the_same_rows(versions: Versio
     assert [row.id for row in found.parent_results.rows] == [row.id for row in found.results.rows]
 
 
-def test_a_version_has_the_scores_of_its_own_evaluation_as_a_parent(
-    versions: Versions, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_parent_is_not_measured_again(versions: Versions, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was measured on the parent is not measured again, and has the same value."""
     first = versions.evaluate(version="v001", parent=None, evaluation="v001-attempt-0200")
     measured: list[int] = []
