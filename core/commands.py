@@ -195,6 +195,8 @@ class StartEvaluation(Command, frozen=True, kw_only=True):
     """Start the first pending evaluation, under the limits that the config file holds now."""
 
     settings: VersionSettings
+    has_suites: bool = True
+    """There are held-out rows or questions."""
 
 
 class PromoteVersion(Command, frozen=True, kw_only=True):

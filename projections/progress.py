@@ -8,7 +8,7 @@ from core.state import State
 from events import kinds
 from events.evaluation import QuestionScore
 from events.kinds import EvaluationDone, OverheadMeasured
-from events.values import JobId, Number
+from events.values import Number
 from projections.trouble import Trouble
 
 
@@ -64,7 +64,7 @@ class VersionMark(Struct, frozen=True, gc=False):
     questions: QuestionScore = QuestionScore()
     worst: Number | None = None
     """The largest rise of the loss on a file, nats per token; None: not compared."""
-    worst_job: JobId = ""
+    worst_job: str = ""
     worse: str = ""
     """Why it is worse than its parent, by the limits; "": it is not."""
     problem: str = ""

@@ -102,15 +102,18 @@ class EffectExecutor:
         if not usable:
             return CATCH_UP_EVERY_S
         with suppress(Refused):  # as in `begin_attempt`
-            self.handler.execute(commands.StartEvaluation(settings=self.watch.config.versions))
+            limits, has_suites = self.watch.config.versions, self._has_suites()
+            self.handler.execute(commands.StartEvaluation(settings=limits, has_suites=has_suites))
         return AT_ONCE_S
 
     def _gate(self) -> Gate | None:
         """What the evaluation of the next version decides; None: there is nothing to evaluate it on. A gate that holds
         must not be passed without an evaluation."""
         gate = self.watch.config.versions.gate
-        can_evaluate = bool(self.store.state.evaluations.files) or has_questions(self.store.home)
-        return gate if can_evaluate or gate == "hold" else None
+        return gate if gate == "hold" or self._has_suites() else None
+
+    def _has_suites(self) -> bool:
+        return bool(self.store.state.evaluations.files) or has_questions(self.store.home)
 
     def restore_checkpoint(self, effect: effects.RestoreCheckpoint) -> float:
         """Copy the head from its backup."""

@@ -84,6 +84,8 @@ class World:
         """[versions] gate of the next consolidation; None: versions are not evaluated."""
         self.right = 10
         """The right answers of the next version, of ten; its parent has ten."""
+        self.has_suites = True
+        """There are held-out rows or questions."""
         self.measures = True
         """There is something to evaluate a version on."""
         self.worker: Worker | None = None
@@ -186,7 +188,7 @@ class World:
                 self.execute(commands.StartConsolidation(gate=self.gate))
             case effects.BeginEvaluation():
                 limits = VersionSettings(gate=self.gate) if self.gate is not None else VersionSettings()
-                self.execute(commands.StartEvaluation(settings=limits))
+                self.execute(commands.StartEvaluation(settings=limits, has_suites=self.has_suites))
             case effects.RestoreCheckpoint():
                 self.spoiled.discard(effect.checkpoint)
                 self.execute(commands.RecordRestored())

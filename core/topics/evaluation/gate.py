@@ -14,6 +14,13 @@ if TYPE_CHECKING:
     from core.state import State
 
 
+NO_SUITES = (
+    "there is nothing to evaluate it on: set [data] holdout for held-out rows, or write questions into "
+    "evaluation/*.jsonl"
+)
+"""Why a version is held that cannot be evaluated."""
+
+
 def worse_than_parent(
     scores: Scores, comparison: Comparison | None, limits: VersionSettings, name_of: Callable[[str], str]
 ) -> str:
@@ -38,10 +45,7 @@ def why_not_judged(report: messages.VersionEvaluated) -> str:
     if report.comparison is None:
         return "its parent no longer exists, so there is nothing to compare it with"
     if not report.scores.files and not report.scores.questions.total:
-        return (
-            "there is nothing to evaluate it on: set [data] holdout for held-out rows, or write questions into "
-            "evaluation/*.jsonl"
-        )
+        return NO_SUITES
     return ""
 
 

@@ -106,7 +106,10 @@ def _held(state: State, event: kinds.VersionHeld) -> State:
         Held(each.version, status, event.reason) if each.version == event.version else each
         for each in state.evaluations.held
     )
-    return replace(state, evaluations=replace(state.evaluations, held=held))
+    if state.attempts.current is not None:
+        raise illegal(event, state.daemon.status, f"attempt {state.attempts.current} has not ended")
+    pending = tuple(each for each in state.evaluations.pending if each.version != event.version)
+    return replace(state, evaluations=replace(state.evaluations, held=held, pending=pending))
 
 
 def _promoted_event(state: State, event: kinds.VersionPromoted) -> State:

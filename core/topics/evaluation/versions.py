@@ -17,7 +17,7 @@ from core.errors import IllegalEvent, Refused
 from core.structures.evaluations import Evaluated, Pending, Run
 from core.tables import DecideTable, Events, EvolveTable
 from core.topics import attempts, disk
-from core.topics.evaluation.gate import why_not_judged, worse_than_parent
+from core.topics.evaluation.gate import NO_SUITES, why_not_judged, worse_than_parent
 from core.topics.evaluation.held import existing_version, gated
 from events import kinds, messages
 from events.kinds import AnyEvent
@@ -61,6 +61,8 @@ def _start(state: State, command: commands.StartEvaluation, _now: float) -> Even
     ):
         raise Refused("an evaluation cannot start now")
     version, attempt = existing_version(state, pending[0].version), state.attempts.last + 1
+    if not command.has_suites and state.evaluations.hold_of(version.id) is not None:
+        return [kinds.VersionHeld(version=version.id, reason=NO_SUITES)]  # no worker is needed to find that out
     return [
         kinds.VersionEvaluationStarted(
             attempt=attempt,

@@ -186,6 +186,17 @@ def test_an_evaluation_that_says_nothing_holds() -> None:
     assert "there is nothing to evaluate it on" in each.reason
 
 
+def test_a_version_is_held_at_once_if_there_is_nothing_to_evaluate_it_on() -> None:
+    """No attempt starts, so no worker."""
+    world = made("hold")
+    world.has_suites = False
+    world.run()
+    (each,) = world.state.evaluations.held
+    assert "there is nothing to evaluate it on" in each.reason
+    assert world.state.evaluations.pending == ()
+    assert "VersionEvaluationStarted" not in kinds_of(world)
+
+
 def test_a_second_evaluation_decides_again() -> None:
     world = held()
     world.right = 10
