@@ -10,7 +10,7 @@ from core.state import State
 from events import kinds
 from events.codec import Record
 from events.evaluation import FileChange
-from events.kinds import AnyEvent, JobEvaluated, VersionEvaluated, VersionEvaluationFailed
+from events.kinds import JobEvaluated, VersionEvaluated, VersionEvaluationFailed
 from events.statistics import average
 from projections.progress import Measured, Progress, VersionMark
 
@@ -34,17 +34,6 @@ def with_evaluation(progress: Progress, record: Record, before: State) -> Progre
             return replace(progress, marks=marks)
         case _:
             return progress
-
-
-def trouble_of(event: AnyEvent) -> str | None:
-    """The message of a warning about a version; None if the event is none."""
-    match event:
-        case VersionEvaluated(worse=worse) if worse:
-            return f"{event.version} is worse than its parent: {worse}; see: `keepstep versions show {event.version}`"
-        case VersionEvaluationFailed(retry=False):
-            return f"{event.version} was not evaluated: {event.message}"
-        case _:
-            return None
 
 
 def verdict(version: str, state: State, mark: VersionMark | None) -> Verdict:

@@ -13,7 +13,7 @@ from events import kinds
 from events.codec import Record
 from events.evaluation import Comparison, FileChange, QuestionScore
 from events.kinds import AnyEvent, VersionEvaluated, VersionEvaluationFailed
-from projections.evaluation.marks import trouble_of, verdict, with_evaluation, worst_change
+from projections.evaluation.marks import verdict, with_evaluation, worst_change
 from projections.progress import Progress, VersionMark
 from tests.events.examples import EVALUATED, EVENTS
 from tests.projections.evaluation.test_matrix import A, B, evaluated
@@ -48,13 +48,6 @@ def test_the_last_job_is_summed_up() -> None:
     measured = folded(evaluated(B, 20, {A: 1.0, B: "NaN"}), state=State(training=Training(in_progress=(job,)))).measured
     assert measured is not None
     assert (measured.name, measured.files, measured.loss, measured.questions.right) == ("b.jsonl", 2, 1.0, 1)
-
-
-def test_a_worse_version_and_one_that_was_not_evaluated_are_troubles() -> None:
-    assert trouble_of(DONE) == "v002 is worse than its parent: it forgot; see: `keepstep versions show v002`"
-    assert trouble_of(FAILED) == "v002 was not evaluated: no progress"
-    assert trouble_of(replace(DONE, worse="")) is None
-    assert trouble_of(replace(FAILED, retry=True)) is None
 
 
 @pytest.mark.parametrize(
