@@ -39,7 +39,7 @@ class Result(NamedTuple):
     accuracy: float
     rows: int
     tokens: int
-    """Trained and shown tokens of the last file."""
+    """Trained tokens of the last file."""
     right: float
     """Share of right own answers in the rounds."""
 
@@ -54,7 +54,7 @@ def main() -> None:
             for name, result in _seed(Path(directory), seed):
                 found.setdefault(name, []).append(result.accuracy)
                 right = f", {result.right:.0%} of own answers right" if result.right else ""
-                rows = f"last file: {result.rows} rows, {result.tokens} tokens{right}"
+                rows = f"last file: {result.rows} rows, {result.tokens} trained tokens{right}"
                 print(f"seed {seed}  {name:26} {result.accuracy:6.1%}  {rows}", flush=True)
         print(f"seed {seed}: {time.monotonic() - began:.0f} s", flush=True)
     for name, each in found.items():
@@ -107,7 +107,7 @@ def _arm(root: Path, files: dict[str, str], asked: Sequence[Sum], kind: str, see
     head = load_state(home)[0].state.head.checkpoint
     assert head is not None
     right = sum(each.right for each in rounds) / max(1, sum(each.answers for each in rounds))
-    return Result(_accuracy(home.checkpoints / head.id, asked), plan.rows, plan.tokens, right)
+    return Result(_accuracy(home.checkpoints / head.id, asked), plan.rows, plan.trained_tokens, right)
 
 
 def _new_home(root: Path, kind: str, seed: int) -> Any:
