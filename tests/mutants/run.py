@@ -262,6 +262,7 @@ def judged(mutants: Sequence[Mutant], jobs: int, *, quick: bool) -> list[Verdict
         return verdict
 
     with tempfile.TemporaryDirectory(prefix="mutants-", dir=where, ignore_cleanup_errors=True) as directory:
+        Path(directory).chmod(0o755)  # some tests act as a second user, who imports modules of the copy
         copies: SimpleQueue[Copy] = SimpleQueue()
         for number in range(jobs):
             copies.put(Copy(Path(directory) / str(number)))
