@@ -15,6 +15,9 @@ GPU_WHEELS := msgspec watchdog tomlkit rpds-py rensa backports.zstd jinja2 marku
 # JOBS: one more than two cores, for many tests wait for a process of theirs. A file is the unit: its tests share what they set up. In the order of tests/conftest.py, the slow ones first.
 TOGETHER := --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 
+# Hundreds of short processes of the tests would compile every module again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help setup demo test test-long test-browser test-reports test-gguf coverage check format bench bench-training gpu-check gpu-wheels simulate images torture drills soak mutants clean
 
 help:
