@@ -94,7 +94,7 @@ def stages_for(root: Path, path: str, *, quick: bool = False) -> list[Stage]:
         found.relative_to(root).as_posix() for found in (root / "tests" / module.parent).glob(f"test_{module.stem}*.py")
     )
     mirrors += [name for name in ALSO_TESTED_BY.get(path, ()) if (root / name).exists() and name not in mirrors]
-    first = [tests(*mirrors, timeout_s=180)] if mirrors else []
+    first = [tests(*mirrors, timeout_s=600)] if mirrors else []
     rest = (STAGES.get(path) or STAGES[module.parts[0]])[: 1 if quick else None]
     simulated = (root / "tests" / "simulation" / "__main__.py").exists()
     return [stage for stage in dict.fromkeys([*first, *rest]) if simulated or "tests.simulation" not in stage.arguments]
