@@ -81,6 +81,7 @@ ALSO_TESTED_BY = {
     "gpu/artifacts/commit.py": ("tests/gpu/artifacts/test_checkpoint.py",),
     "cli/daemon/loop.py": ("tests/cli/daemon/test_loop.py",),
     "cli/home/event_store.py": ("tests/cli/daemon/test_loop.py", "tests/cli/daemon/test_loop_on_bad_disks.py"),
+    "cli/commands/homes/move.py": ("tests/crash/test_home_move.py",),
     "cli/commands/lineage.py": ("tests/cli/commands/test_rerun.py",),
 }
 """What mirrors a module under another name."""
