@@ -30,6 +30,7 @@ from tests.core.world import START, World
 UNSAID = {
     "samples",
     "sample_plan",
+    "suites",
     "v",
     "files",
     "space_factor",
