@@ -69,6 +69,26 @@ def test_a_changed_byte_is_found_only_by_reading_every_byte(tmp_path: Path, writ
 
 
 @KINDS
+def test_missing_and_resized_files_are_found_without_reading_them(
+    tmp_path: Path, write: Callable[[Path], Written]
+) -> None:
+    artifact, sha256, weights = write(tmp_path)
+    (artifact.path / weights).write_bytes(CONTENTS["weights"][1:])
+    assert "has 999 bytes" in str(find_problem(artifact, sha256, every_byte=False))
+    (artifact.path / weights).unlink()
+    assert find_problem(artifact, sha256, every_byte=False) == "weights is missing"
+
+
+@pytest.mark.parametrize("write", [checkpoint, backup])
+def test_a_checkpoint_holds_no_file_that_its_manifest_does_not_name(
+    tmp_path: Path, write: Callable[[Path], Written]
+) -> None:
+    artifact, sha256, weights = write(tmp_path)
+    (artifact.path / weights).with_name("more").write_bytes(b"")
+    assert find_problem(artifact, sha256, every_byte=False) == "more is not in the manifest"
+
+
+@KINDS
 def test_a_manifest_that_the_journal_does_not_name_is_refused(tmp_path: Path, write: Callable[[Path], Written]) -> None:
     artifact, _, _ = write(tmp_path)
     assert "another SHA-256" in str(find_problem(artifact, "0" * 64, every_byte=False))
