@@ -11,6 +11,7 @@ import msgspec
 from cli.errors import UserError
 from cli.home.paths import Home
 from events.generation import ChatMessage
+from journal.durable import fsync_directory
 
 SUFFIX = ".jsonl"
 
@@ -38,5 +39,7 @@ def save_row(path: Path, messages: Sequence[ChatMessage], home: Home) -> None:
             file.write(row)
             file.flush()
             os.fsync(file.fileno())
+        if not end:  # the file may be new
+            fsync_directory(target.parent)
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror}", "choose another file") from error

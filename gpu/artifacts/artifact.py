@@ -29,7 +29,7 @@ from gpu.artifacts.manifest import (
     read_manifest,
 )
 from gpu.errors import ArtifactBroken, CheckpointBroken
-from journal.durable import copy_durably, fsync_file
+from journal.durable import copy_durably
 from journal.storage import REAL, Storage
 
 Watch = Callable[[bytes], None]
@@ -111,8 +111,6 @@ class Artifact(ABC, Generic[M]):
         names = [name for name in names_below(source, storage=self.storage) if name != self.manifest_name]
 
         def prove(staging: Path) -> None:
-            for name in names:
-                fsync_file(staging / name, storage=self.storage)
             problem = _find_difference(staging, msgspec.json.decode(manifest, type=_Files).files, self.storage)
             if problem is not None:
                 raise self.broken(problem)

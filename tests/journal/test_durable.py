@@ -15,6 +15,7 @@ from journal.durable import (
     make_directory,
     read_file,
     rename_durably,
+    rename_if_same_disk,
     temporary_path,
     write_atomically,
 )
@@ -191,3 +192,10 @@ def test_a_long_name_leaves_room_for_what_makes_it_temporary(tmp_path: Path) -> 
     """A name may have 255 bytes."""
     write_atomically(tmp_path / ("ü" * 127), b"x", sync=True)
     assert is_temporary(temporary_path(tmp_path / ("ü" * 127)).name)
+
+
+def test_a_rename_says_whether_it_was_one(tmp_path: Path) -> None:
+    source, target = tmp_path / "a", tmp_path / "b"
+    source.write_bytes(b"x")
+    assert rename_if_same_disk(source, target)
+    assert (source.exists(), target.read_bytes()) == (False, b"x")

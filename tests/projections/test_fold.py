@@ -111,6 +111,17 @@ def test_jobs_of_few_steps_are_one_trouble_once_each() -> None:
     assert troubles[-1].seq == prepared[-1].seq
 
 
+def test_advice_about_a_short_job_takes_no_failure_away() -> None:
+    made = world(4, 3)
+    made.run_until(kinds.StepReached)
+    made.lose_worker("killed")
+    made.execute(commands.Skip(job=None))
+    made.run_until(kinds.JobPrepared)
+    troubles = folded(made).progress.troubles
+    assert [trouble.kind for trouble in troubles] == ["attempt_failed", "job_prepared"]
+    assert troubles[-1].message.startswith("file-2.jsonl has only 3 steps")
+
+
 def test_jobs_of_enough_steps_are_no_trouble() -> None:
     made = world(FEW_STEPS)
     made.run()

@@ -10,8 +10,9 @@ from core.state import State
 from core.values import DetachedCheckpoint
 from events import kinds
 from events.course import Course, Split
-from projections.lineage import Lineage
+from projections.lineage import Lineage, fold_lineage
 from tests.core.world import World, job_id, settings
+from tests.projections.timeline import records
 
 
 def lineage_of(world: World) -> Lineage:
@@ -132,6 +133,17 @@ def test_other_settings_begin_another_part() -> None:
     world.add(2)
     world.run()
     assert [part.settings.training.seed for part in lineage_of(world).until(4).parts] == [1, 9]
+
+
+def test_the_state_at_an_earlier_record_is_of_that_record() -> None:
+    """The lineage too; the latest state is of the end."""
+    world = home_with(2, 4)
+    world.run()
+    seq, _ = next((n, each) for n, each in enumerate(world.journal, 1) if isinstance(each, kinds.JobTrained))
+    found = fold_lineage(records(world), seq)
+    assert found.state is not None
+    assert (found.state.head.global_step, found.lineage.parts[-1].job) == (2, job_id(1))
+    assert (found.latest.head.global_step, found.last_seq) == (6, len(world.journal))
 
 
 def test_it_agrees_with_the_simulated_world_in_every_run() -> None:

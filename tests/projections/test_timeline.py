@@ -133,6 +133,41 @@ def test_the_timeline_of_a_failure_runs_until_work_resumes() -> None:
     ]
 
 
+def test_the_timeline_of_a_failure_has_no_other_job() -> None:
+    """A file that was skipped meanwhile is no part of it, and does not end it."""
+    made = World()
+    made.start()
+    made.add(4)
+    other = made.add(2)
+    made.run_until(kinds.StepReached, 1)
+    made.lose_worker("killed")
+    made.execute(commands.Skip(job=other))
+    made.add(1)
+    made.run()
+    texts = texts_of(made, FailureTimeline(say, seq=seq_of(made, kinds.AttemptFailed)))
+    assert texts[3:] == [
+        "attempt_failed",
+        "attempt_started",
+        "job_prepared",
+        "training_started",
+        "committed as step-00000002-attempt-0002",
+    ]
+
+
+def test_a_pause_is_part_of_the_job_that_it_stops_and_of_no_other() -> None:
+    made = World()
+    made.start()
+    made.add(4)
+    made.add(2)
+    made.run_until(kinds.StepReached, 1)
+    made.execute(commands.Pause())
+    made.run()
+    made.execute(commands.Resume())
+    made.run()
+    assert {"pause_requested", "resumed"} <= {*texts_of(made, JobTimeline(say, wanted="file-1.jsonl"))}
+    assert not {"pause_requested", "resumed"} & {*texts_of(made, JobTimeline(say, wanted="file-2.jsonl"))}
+
+
 def test_a_record_that_is_no_failure_has_no_failure_timeline() -> None:
     """Whatever led up to it."""
     made = world()
@@ -232,3 +267,19 @@ def test_a_head_that_moves_away_is_part_of_what_it_leaves() -> None:
         StepTimeline(say, step=made.state.head.global_step + 1),
     ):
         assert "head_moved" in texts_of(made, timeline)
+
+
+def test_a_checkpoint_has_the_first_version_that_holds_it_and_no_other() -> None:
+    """A head that moves away from a later checkpoint is no part of it either."""
+    made = consolidated()
+    (first, *_) = (event.checkpoint for event in made.journal if isinstance(event, kinds.CheckpointCommitted))
+    made.add(2)
+    made.run()
+    later = made.state.head.checkpoints[-1].id
+    made.execute(commands.RequestConsolidation(description=""))
+    made.run()
+    made.execute(commands.RollBack())
+    found = {name: texts_of(made, CheckpointTimeline(say, checkpoint=name)) for name in (first, later)}
+    assert found[first].count("version_published") == 1
+    assert "version_published" in found[later]
+    assert "head_moved" not in found[first]

@@ -62,7 +62,7 @@ def send(stream: IO[bytes], message: Struct) -> None:
 def receive(stream: IO[bytes], kind: type[Message]) -> Message | None:
     """Read the next message; None at the end of the stream, wherever it ends. Raises OSError, msgspec.MsgspecError."""
     head = stream.read(LENGTH_BYTES)
-    data = stream.read(int.from_bytes(head, "little")) if len(head) == LENGTH_BYTES else b""
+    data = stream.read(int.from_bytes(head, "little"))  # nothing after a short head: the stream has ended
     if len(head) < LENGTH_BYTES or len(data) < int.from_bytes(head, "little"):
         return None
     return msgspec.msgpack.decode(data, type=kind)

@@ -8,12 +8,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from cli.app import app
-from cli.config.edit import KeyChange, check, set_keys, value_of
+from cli.config.edit import KeyChange, check, read_text, replace_text, set_keys, unset_keys, value_of
 from cli.config.locks import locked_keys
 from cli.config.schema import load_config
 from cli.errors import UserError
@@ -21,6 +22,9 @@ from cli.home.event_store import EventStore
 from cli.home.paths import Home
 from cli.home.snapshot_reader import load_state
 from core import commands
+from journal import durable
+from tests.harness.locks import is_locked
+from tests.harness.syncs import Syncs
 from tests.harness.tiny_model import make_model_files
 
 
@@ -161,6 +165,32 @@ def test_changes_at_the_same_time_are_all_kept(home: Home) -> None:
     assert [command.wait() for command in commands] == [0, 0, 0, 0]
     config = load_config(home.config)
     assert {key: str(value_of(config, key)) for key in keys} == keys
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda home: set_keys(home, {"training.epochs": "2"}),
+        lambda home: unset_keys(home, ["training.seed"]),
+        lambda home: replace_text(home, text := read_text(home), text.replace("epochs = 1", "epochs = 2")),
+    ],
+)
+def test_a_change_is_locked_and_survives_a_power_cut(
+    change: Callable[[Home], object], home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No job starts with settings that are replaced now."""
+    syncs, write, locks = Syncs(monkeypatch), durable.write_atomically, []
+
+    def written(path: Path, *arguments: Any, **options: Any) -> None:
+        locks.append(is_locked(home.journal / "lock"))
+        write(path, *arguments, **options)
+
+    monkeypatch.setattr(durable, "write_atomically", written)
+    before = home.config.read_bytes()
+    change(home)
+    assert home.config.read_bytes() != before
+    assert locks == [True]
+    assert syncs.lacks(home.config) == []
 
 
 def test_a_change_is_made_to_what_is_there_when_the_lock_is_had(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from cli.doctor.context import DoctorContext
 from cli.errors import UserError
 from cli.home.identity import DaemonLock, this_process
 from cli.home.paths import Home
+from tests.harness.locks import is_locked
 
 
 def test_file_in_the_place_of_a_directory_is_reported(home: Home) -> None:
@@ -89,6 +90,21 @@ def test_leftovers_are_left_to_a_daemon_that_runs(home: Home) -> None:
     lock.release()
     assert checks_home.leftovers(DoctorContext(home)).level == "warn"
     assert checks_home.remove_leftovers(DoctorContext(home)) == ["deleted status/.status.json.12345678.tmp"]
+
+
+def test_leftovers_are_removed_while_no_command_writes(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A temporary file of a command that runs is no leftover."""
+    left, sweep, locks = home.status.parent / ".status.json.12345678.tmp", checks_home.sweep_temporaries, []
+    left.touch()
+
+    def swept(found: Home) -> None:
+        locks.extend(is_locked(path) for path in (home.journal / "lock", home.daemon_lock))
+        sweep(found)
+
+    monkeypatch.setattr(checks_home, "sweep_temporaries", swept)
+    checks_home.remove_leftovers(DoctorContext(home))
+    assert locks == [True, True]
+    assert not left.exists()
 
 
 def test_only_what_keepstep_names_so_is_removed(home: Home) -> None:

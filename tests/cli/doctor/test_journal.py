@@ -23,6 +23,7 @@ from cli.home.snapshot_reader import load_state
 from cli.machine.clock import Clock
 from core import commands
 from tests.cli.supervision.test_watchdog import daemon
+from tests.harness.locks import is_locked
 from tests.waiting import eventually
 
 Drop = Callable[..., Path]
@@ -114,6 +115,19 @@ def test_damaged_or_old_status_file_is_reported(home: Home) -> None:
         store.execute(commands.Resume())
     shown.write_bytes(before)
     assert "shows record 2; the last one is 3" in checks_journal.status_file(DoctorContext(home)).message
+
+
+def test_views_are_rebuilt_while_no_command_writes(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else an older view could replace that of a newer record."""
+    write, locks = EventStore.write_status, []
+
+    def written(store: EventStore) -> None:
+        locks.append(is_locked(home.journal / "lock"))
+        write(store)
+
+    monkeypatch.setattr(EventStore, "write_status", written)
+    checks_journal.rebuild_status_file(DoctorContext(home))
+    assert locks == [True]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="command lines of others")

@@ -14,6 +14,7 @@ from events.generation import ChatMessage
 from events.settings import DataSettings
 from gpu.data.format.example import Example
 from gpu.data.format.rows import read_rows
+from tests.harness.syncs import Syncs
 
 DIALOGUE = [ChatMessage("system", "Be kind."), ChatMessage("user", "añ?"), ChatMessage("assistant", "Yes.\n")]
 
@@ -48,3 +49,11 @@ def test_what_cannot_be_saved_is_a_sentence(
     with pytest.raises(UserError, match=message):
         save_row(tmp_path / name, messages, home)
     assert not (tmp_path / name).is_file()
+
+
+def test_a_saved_row_survives_a_power_cut(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first one, with the name of its file, and the next."""
+    syncs, path = Syncs(monkeypatch), tmp_path / "saved.jsonl"
+    for _ in range(2):
+        save_row(path, DIALOGUE, home)
+        assert syncs.lacks(path) == []

@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +22,7 @@ from cli.daemon.loop import Daemon
 from cli.daemon.ports import RealPorts
 from cli.home.metrics_reader import MetricsReader
 from cli.home.paths import Home
-from cli.report import processes
+from cli.report import process, processes
 from cli.report.progress import lock_file, read_progress
 from cli.report.tensorboard import read_events
 from tests.harness.metrics_home import add_steps, append, metrics_home, step
@@ -163,3 +164,20 @@ def test_a_tool_that_hangs_ends_the_process_and_says_so(home: Home) -> None:
     assert ended.returncode == 1
     assert b"wandb: it did not answer within 0.5 s" in ended.stderr
     assert read_progress(home, "wandb").error == "it did not answer within 0.5 s"
+
+
+class Asked(process.Stop):
+    """A writer that was asked to stop. The real class sets signal handlers."""
+
+    def __init__(self) -> None:
+        self._parent, self._asked = os.getppid(), threading.Event()
+        self._asked.set()
+
+
+def test_a_writer_waits_for_the_one_before_it(home: Home) -> None:
+    """Two would write into the same files."""
+    home.run.mkdir(exist_ok=True)
+    with lock_file(home, "tensorboard").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert not process._locked(home, "tensorboard", Asked())
+    assert process._locked(home, "tensorboard", Asked())

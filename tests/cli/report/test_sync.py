@@ -10,7 +10,7 @@ from typing import ClassVar
 import pytest
 
 from cli.home.paths import Home
-from cli.report.progress import progress_file, read_progress, rebuild_file
+from cli.report.progress import Sent, progress_file, read_progress, rebuild_file
 from cli.report.sync import LIMIT_S, Sync
 from cli.report.writer import OverwritingWriter, Target, Writer
 from journal import durable
@@ -95,6 +95,17 @@ def test_a_step_that_ran_again_overwrites_what_followed(home: Home) -> None:
     process.catch_up()
     assert losses() == [(1, 9.0), (2, 9.0), (3, 1.0), (4, 1.0)]
     assert losses("validation") == [], "it belongs to a step that is no longer true"
+
+
+def test_after_a_rollback_the_cursor_stands_at_the_new_end(home: Home) -> None:
+    """A cut is not repeated at each look at the journal."""
+    add_steps(home, 1, 5, loss=9.0)
+    append(home, [evaluation(5, 9.0)])
+    process = sync(home)
+    add_steps(home, 3, 3, loss=1.0)
+    process.catch_up()
+    sent = read_progress(home, "tensorboard").sent
+    assert (sent["train"].step, sent["validation"]) == (3, Sent(0, -1))
 
 
 @pytest.mark.parametrize("after", range(7))

@@ -16,6 +16,7 @@ from cli.report import tensorboard
 from cli.report.tensorboard import TensorBoard, read_events
 from cli.report.writer import Target
 from projections.metrics import Point
+from tests.harness.syncs import Syncs
 
 
 @pytest.fixture
@@ -111,3 +112,32 @@ def test_long_histories_take_several_files(writer: TensorBoard, tmp_path: Path) 
     writer.write("train", points(1, 2 * tensorboard.FILE_STEPS + 1, 1.0))
     assert len(list((tmp_path / "train").iterdir())) == 3
     assert writer.last_step("train") == 2 * tensorboard.FILE_STEPS + 1
+
+
+def test_what_the_cursor_counts_survives_a_power_cut(
+    writer: TensorBoard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new file, events that are appended to it, and a cut."""
+    syncs = Syncs(monkeypatch)
+    for act in (
+        lambda: writer.write("train", points(1, 3, 2.0)),
+        lambda: writer.write("train", points(4, 5, 1.0)),
+        lambda: writer.cut("train", 3),
+    ):
+        act()
+        assert syncs.lacks(*(tmp_path / "train").iterdir()) == []
+    assert len(list((tmp_path / "train").iterdir())) == 2
+
+
+def test_a_damaged_event_ends_what_is_read(writer: TensorBoard, tmp_path: Path) -> None:
+    """What follows it is written again."""
+    writer.write("train", points(1, 3, 2.0))
+    (path,) = (tmp_path / "train").iterdir()
+    data = bytearray(path.read_bytes())
+    (_, end), *_ = [each for each in read_events(bytes(data)) if each[0].step == 2 and each[0].HasField("summary")]
+    data[end - 6] ^= 1  # in the body of step 2, before its checksum
+    path.write_bytes(data)
+    assert again(tmp_path).last_step("train") == 1
+    again(tmp_path).cut("train", 2)
+    again(tmp_path).write("train", points(2, 3, 2.0))
+    assert shown(tmp_path) == wanted(points(1, 3, 2.0))

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
+from cli.home.event_store import EventStore
+from cli.home.paths import Home
 from cli.output.terminal import ATTENTION
-from cli.status.report import health, status_rows
+from cli.status.report import health, read_current, status_rows
 from core import commands
 from events import kinds
 from events.kinds import EvaluationDone
@@ -208,3 +211,17 @@ def test_an_unfinished_job_is_named_when_nothing_runs() -> None:
     rows = {row.name: row.text for row in status_rows(shown, alive=False)}
     assert rows["unfinished"].startswith("file-1.jsonl, ")
     assert rows["unfinished"].endswith(" of 4 is committed")
+
+
+def test_a_status_file_that_lacks_the_last_record_is_not_shown(home: Home) -> None:
+    """Its writer was killed after the append."""
+    with closing(EventStore.open(home)) as store:
+        store.execute(commands.StartDaemon(pid=1, process_started_at=1.0, boot_id="", host="", keepstep=""))
+        store.write_status()
+        assert read_current(home)[0].hold is None
+        written = home.status.read_bytes()
+        store.execute(commands.HoldWork(reason="the config is broken", advice="fix it"))
+    home.status.write_bytes(written)
+    hold = read_current(home)[0].hold
+    assert hold is not None
+    assert hold.reason == "the config is broken"

@@ -205,14 +205,21 @@ def test_words_of_a_consolidation_that_is_over_change_nothing() -> None:
     assert isinstance(before, State)
 
 
-def test_a_checkpoint_that_is_not_the_head_is_not_quarantined_on_a_workers_report() -> None:
-    world = waiting()
+@pytest.mark.parametrize("known", [True, False])
+def test_a_checkpoint_that_is_not_the_head_is_not_quarantined_on_a_workers_report(known: bool) -> None:
+    world = World()
+    world.start()
+    world.add(4)
+    world.run()
+    world.execute(commands.RequestConsolidation(description=""))
     world.run_until(kinds.ConsolidationStarted)
-    head = world.state.head.checkpoint
-    word = messages.CheckpointBad(
-        attempt=world.state.attempts.current or 0, checkpoint="step-00000009-attempt-0009", problem="a flipped bit"
-    )
-    world.execute(word)
+    checkpoints = world.state.head.checkpoints
+    bad = checkpoints[0].id if known else "step-00000009-attempt-0009"
+    attempt = world.state.attempts.current or 0
+    before = len(world.journal)
+    world.execute(messages.CheckpointBad(attempt=attempt, checkpoint=bad, problem="a flipped bit"))
+    assert kinds_since(world, before)[0] == "consolidation_aborted"
+    assert "checkpoint_quarantined" not in kinds_since(world, before)
     aborted = next(event for event in reversed(world.journal) if isinstance(event, kinds.ConsolidationAborted))
     assert aborted.failure == "code"
-    assert world.state.head.checkpoint == head
+    assert world.state.head.checkpoints == checkpoints

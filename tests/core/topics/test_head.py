@@ -161,6 +161,29 @@ def test_a_restored_checkpoint_takes_its_old_place_again() -> None:
     assert world.state.recovery.quarantined == ()  # type: ignore[comparison-overlap]
 
 
+def test_a_restored_checkpoint_leaves_other_damaged_ones_quarantined() -> None:
+    """The sweep still has to remove those."""
+    world = World()
+    world.start()
+    heads = []
+    for _ in range(2):
+        head = trained(world, 1) if not heads else world.state.head.checkpoint
+        assert head is not None
+        heads.append(head)
+        held = DetachedCheckpoint(base=None, checkpoint=head, weight_settings=world.state.head.weight_settings)
+        backup = f"manual-000{len(heads)}"
+        world.execute(
+            commands.RecordBackup(backup=backup, reason="r", held=held, size_bytes=1, manifest_sha256="cc" * 32)
+        )
+        world.execute(commands.QuarantineCheckpoint(checkpoint=head.id, problem="a flipped bit"))
+        world.run()
+    first, second = heads
+    assert world.state.recovery.quarantined == (first.id, second.id)
+    world.execute(commands.MoveHead(backup="manual-0001"))
+    world.run()
+    assert world.state.recovery.quarantined == (second.id,)
+
+
 def test_what_the_head_was_moved_from_while_it_was_copied_keeps_its_own_meaning() -> None:
     """Somebody moves it back to the origin, where nothing means anything yet; or gives the checkpoint up as well."""
     world = World()

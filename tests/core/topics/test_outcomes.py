@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from core import commands
 from core.evolve import evolve
 from events import kinds
+from tests.core.situations import at_work
 from tests.core.test_evolve import before_last, refuses, training
-from tests.core.world import World, job_id
+from tests.core.world import World, job_id, settings
 
 
 def test_a_job_is_trained_when_its_last_step_is_committed() -> None:
@@ -44,3 +46,30 @@ def test_a_rejection_is_settled_once() -> None:
     """The outcome needs an intent."""
     event = kinds.RejectedFileMoved(job=job_id(1), path="rejected/x")
     refuses(World().state, event, "no rejection")
+
+
+def test_rows_are_mixed_in_from_each_file_that_was_trained_and_never_from_the_file_itself() -> None:
+    """The file that was trained last stands last; a file that is trained again stands once."""
+    world = World()
+    mixing = settings()
+    world.config = replace(mixing, data=replace(mixing.data, replay=0.5))
+    world.start()
+    first, second, third = (world.add(2) for _ in range(3))
+    world.run()
+    assert world.again(first) is None
+    world.run()
+    started = [event.settings.sources.replay for event in world.journal if isinstance(event, kinds.AttemptStarted)]
+    assert started == [(), (first,), (first, second), (second, third)]
+    assert world.state.outcomes.trained == (second, third, first)
+
+
+def test_a_waiting_job_is_skipped_and_the_running_one_stays() -> None:
+    world = at_work()
+    waiting = world.add(2)
+    world.execute(commands.Skip(job=waiting))
+    assert world.state.queue.get(waiting) is None
+    current = world.state.training.current
+    assert current is not None
+    assert current.id != waiting
+    world.run()
+    assert world.ends == {current.id: ["JobTrained"], waiting: ["JobSkipped"]}

@@ -38,6 +38,18 @@ def test_one_that_a_detached_checkpoint_needs_is_not_deleted_before_it() -> None
     assert world.state.head.detached == ()
 
 
+def test_a_detached_checkpoint_keeps_no_version_but_its_own() -> None:
+    world = lived(1, 1)
+    trained(world, 1)
+    world.execute(commands.MoveHead(version="v001"))
+    trained(world, 1)
+    world.execute(commands.RequestConsolidation(description="another way"))
+    world.run()
+    world.execute(commands.MoveHead(version="v001"))
+    world.execute(commands.DeleteVersion(version="v003"))
+    assert [version.id for version in world.state.retention.versions] == ["v001", "v002"]
+
+
 def test_retention_keeps_the_newest_versions_and_what_is_stood_on() -> None:
     world = lived(1, 1, 1, 1)
     world.execute(commands.Retain(retention=RetentionSettings(versions=2, backups=9)))

@@ -13,7 +13,7 @@ import pytest
 from gpu.artifacts.artifact import Artifact, CheckpointDirectory, find_problem
 from gpu.artifacts.backup import BackupDirectory, BackupManifest, back_up
 from gpu.artifacts.manifest import FileEntry
-from gpu.artifacts.version_manifest import VersionDirectory, VersionManifest
+from gpu.artifacts.version_manifest import VersionDirectory, VersionManifest, find_base_problem
 from gpu.errors import ArtifactBroken
 from tests.gpu.helpers import CONTENTS, NAME, commit, manifest
 
@@ -69,11 +69,44 @@ def test_a_changed_byte_is_found_only_by_reading_every_byte(tmp_path: Path, writ
 
 
 @KINDS
+def test_missing_and_resized_files_are_found_without_reading_them(
+    tmp_path: Path, write: Callable[[Path], Written]
+) -> None:
+    artifact, sha256, weights = write(tmp_path)
+    (artifact.path / weights).write_bytes(CONTENTS["weights"][1:])
+    assert "has 999 bytes" in str(find_problem(artifact, sha256, every_byte=False))
+    (artifact.path / weights).unlink()
+    assert find_problem(artifact, sha256, every_byte=False) == "weights is missing"
+
+
+@pytest.mark.parametrize("write", [checkpoint, backup])
+def test_a_checkpoint_holds_no_file_that_its_manifest_does_not_name(
+    tmp_path: Path, write: Callable[[Path], Written]
+) -> None:
+    artifact, sha256, weights = write(tmp_path)
+    (artifact.path / weights).with_name("more").write_bytes(b"")
+    assert find_problem(artifact, sha256, every_byte=False) == "more is not in the manifest"
+
+
+@KINDS
 def test_a_manifest_that_the_journal_does_not_name_is_refused(tmp_path: Path, write: Callable[[Path], Written]) -> None:
     artifact, _, _ = write(tmp_path)
     assert "another SHA-256" in str(find_problem(artifact, "0" * 64, every_byte=False))
     shutil.rmtree(artifact.path)
     assert find_problem(artifact, "0" * 64, every_byte=False) == "its directory is missing"
+
+
+def test_training_on_a_version_finds_changed_weights(tmp_path: Path) -> None:
+    """A model that is trained on, not only one that is verified, is the one that was published."""
+    contents = {"config.json": b"{}", "model.safetensors": b"w" * 1000}
+    made = VersionManifest(version="v001", checkpoint=manifest(), applied=1.0, files={})
+    version = tmp_path / "v001"
+    VersionDirectory(version).write(contents, lambda files: msgspec.structs.replace(made, files=dict(files)))
+    assert find_base_problem(version, version) is None
+    (version / "model.safetensors").write_bytes(b"x" + contents["model.safetensors"][1:])
+    assert "do not have the SHA-256" in str(find_base_problem(version, version))
+    (version / "model.safetensors").unlink()
+    assert find_base_problem(version, version) == "model.safetensors is missing"
 
 
 @KINDS

@@ -83,6 +83,21 @@ def test_scaled_logits_are_left_to_the_model(tmp_path: Path) -> None:
     assert find_head(load(tmp_path, "granite", logits_scaling=2.0), onednn=False) is None
 
 
+def test_logits_of_a_part_of_the_vocabulary_are_left_to_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load(tmp_path, "llama")
+    forward = model.forward
+
+    def cut(**inputs: Any) -> Any:
+        found = forward(**inputs)
+        found.logits = found.logits[..., :-3]
+        return found
+
+    monkeypatch.setattr(model, "forward", cut)
+    assert find_head(model, onednn=False) is None
+
+
 def test_without_gradients_none_are_computed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An evaluation costs one product, not two."""
     head = find_head(load(tmp_path, "llama"), onednn=False)

@@ -21,6 +21,8 @@ def test_it_is_the_product_and_repeats(has_bias: bool, is_transposed: bool) -> N
     assert torch.equal(found, linear(x, weight, bias, onednn=True))
 
 
-def test_other_numbers_are_left_to_torch() -> None:
-    x, weight = torch.ones(2, 4, dtype=torch.bfloat16), torch.ones(3, 4, dtype=torch.bfloat16)
-    assert linear(x, weight, onednn=True).dtype == torch.bfloat16
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_other_numbers_are_left_to_torch(dtype: torch.dtype) -> None:
+    """oneDNN has no products of float64."""
+    x, weight = torch.ones(2, 4, dtype=dtype), torch.ones(3, 4, dtype=dtype)
+    assert torch.equal(linear(x, weight, onednn=True), torch.full((2, 3), 4, dtype=dtype))

@@ -114,6 +114,20 @@ def test_nothing_is_trained_in_less_than_float32(home: Home, monkeypatch: pytest
         build(settings(LORA), home.path, CPU)
 
 
+def test_a_buffer_that_no_checkpoint_can_store_is_refused(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anything is trained, not at the first checkpoint."""
+    real = model_module.load_weights
+
+    def with_buffer(*arguments: Any) -> Any:
+        model = real(*arguments)
+        model.register_buffer("waves", torch.zeros(2, dtype=torch.complex64))
+        return model
+
+    monkeypatch.setattr(model_module, "load_weights", with_buffer)
+    with pytest.raises(ModelUnusable, match=r"waves holds torch\.complex64, which a checkpoint cannot store"):
+        build(settings(FULL), home.path, CPU)
+
+
 def test_a_base_that_is_quantised_on_disk_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
     """Not weeks later, when the adapter is to become a version."""
     config = make_tiny_model(tmp_path / "model") / "config.json"

@@ -104,3 +104,12 @@ def test_weights_that_are_trained_are_left_alone() -> None:
     compute_in_float32(layer)
     assert type(layer) is torch.nn.Linear
     assert layer.weight.dtype == torch.bfloat16
+
+
+def test_buffers_become_float32_and_whole_numbers_stay() -> None:
+    layer = torch.nn.Module()
+    layer.register_buffer("scale", torch.full((2,), 1.5, dtype=torch.bfloat16))
+    layer.register_buffer("positions", torch.arange(2))
+    compute_in_float32(layer)
+    assert torch.equal(layer.scale, torch.full((2,), 1.5))
+    assert (layer.scale.dtype, layer.positions.dtype) == (torch.float32, torch.int64)

@@ -41,6 +41,15 @@ def test_renames_of_an_architecture_are_followed(tmp_path: Path) -> None:
     assert found.locate("lm_head.weight").tensor == "embed_out.weight"
 
 
+def test_a_tensor_of_another_shape_is_no_place_for_a_weight(tmp_path: Path) -> None:
+    name = "model.layers.0.mlp.up_proj.weight"
+    base = make_model(tmp_path / "model", "llama")
+    assert read_layout(base).locate(name).tensor == name
+    rewritten(base, lambda tensors: {**tensors, name: tensors[name][:-1].clone()})
+    with pytest.raises(MergeRefused):
+        read_layout(base).locate(name)
+
+
 def test_tied_weights_have_no_separate_place(tmp_path: Path) -> None:
     """Neither the one that is stored nor the other: a change of one would change both."""
     found = read_layout(make_model(tmp_path / "model", "llama", tie_word_embeddings=True))

@@ -98,6 +98,14 @@ def test_a_damaged_entry_is_ignored_and_made_again(tmp_path: Path, damage: str) 
     assert TokenCache(tmp_path).find(NAME) is not None
 
 
+def test_a_shortened_entry_is_found_without_reading_its_bytes(tmp_path: Path) -> None:
+    make(tmp_path)
+    _shorten(tmp_path / NAME / "lines.i64")
+    read: list[bytes] = []
+    assert TokenCache(tmp_path).find(NAME, read.append) is None
+    assert read == []
+
+
 def test_what_has_another_name_is_not_believed(tmp_path: Path) -> None:
     make(tmp_path)
     other = NAME.replace("ab", "ef", 1)

@@ -66,6 +66,30 @@ def test_preparation_stops_when_asked_to(home: Home) -> None:
         plan(home, yield_after=0)
 
 
+def test_a_large_file_is_not_read_to_its_end_when_preparation_has_to_stop(home: Home) -> None:
+    """Its SHA-256 is not asked: whether it has changed is found the next time."""
+    session, job = home.new_session(yield_after=0), home.add(ROWS)
+    (home.path / "data" / f"{job}.jsonl").write_text("other bytes")
+    with pytest.raises(YieldRequested):
+        session.prepare(Prepare(attempt=1, job=job, settings=settings(LORA)))
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_preparation_stops_after_reading_the_file(home: Home, monkeypatch: pytest.MonkeyPatch, known: bool) -> None:
+    """Before a row is encoded, or while tokens of an earlier preparation are verified."""
+    if known:
+        plan(home)
+    session, job = home.new_session(), home.add(ROWS)
+
+    def beats() -> list[Heartbeat]:
+        return [beat for beat in home.channel.of(Heartbeat) if beat.phase == "prepare"]
+
+    monkeypatch.setattr(home.channel, "yield_requested", lambda: bool(beats()))
+    with pytest.raises(YieldRequested):
+        session.prepare(Prepare(attempt=1, job=job, settings=settings(LORA)))
+    assert {beat.done for beat in beats()} == {0}
+
+
 def test_a_bad_row_anywhere_refuses_the_file(home: Home) -> None:
     with pytest.raises(RowRejected) as refused:
         plan(home, ROWS + b"[]\n")

@@ -121,10 +121,12 @@ def test_a_template_for_contents_of_parts_gets_parts() -> None:
     assert text[start:end] == "4<|end|>"
 
 
-def test_a_system_prompt_that_the_template_leaves_out_is_refused() -> None:
-    example = row({"role": "system", "content": "Be brief."}, ASKED, SAYS)
-    without = PLAIN_TEMPLATE.replace("{{ message['content'] }}", "{{ message.content if message.role != 'system' }}")
-    assert without != PLAIN_TEMPLATE
+@pytest.mark.parametrize("template", [PLAIN_TEMPLATE, MARKED_TEMPLATE, REASONS_LAST])
+def test_a_system_prompt_that_the_template_leaves_out_is_refused(template: str) -> None:
+    example = row({"role": "system", "content": "Be brief."}, *REASONED.messages)
+    without = "{% if messages[0].role == 'system' %}{% set messages = messages[1:] %}{% endif %}" + template
+    example = example if template == REASONS_LAST else row(example.messages[0], ASKED, SAYS)
+    assert trained(template, example)
     assert refused(without, example) == "template_drops_text"
 
 
