@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
 from core.job import Job
 from core.state import State
 from core.structures.evaluations import Evaluations, Held, Pending
+from core.topics.evaluation.replay_share import ReplayShare
 from core.topics.training import Training
 from events import kinds
 from events.codec import Record
@@ -40,6 +42,14 @@ def test_a_version_has_the_mark_of_its_newest_evaluation() -> None:
     assert folded(DONE, replace(FAILED, retry=True)) == folded(DONE)
     deleted = next(event for event in EVENTS if isinstance(event, kinds.VersionDeleted))
     assert folded(DONE, replace(deleted, version="v002")).marks == {}
+
+
+def test_what_the_snapshot_keeps_can_be_read_again() -> None:
+    """A value that its own type refuses would make every snapshot unreadable, and every start slow."""
+    for progress in (folded(DONE), folded(FAILED), folded(evaluated(B, 20, {A: 1.0}))):
+        assert msgspec.json.decode(msgspec.json.encode(progress), type=Progress) == progress
+    known = ReplayShare().measured(evaluated(B, 20, {A: 1.0}))
+    assert msgspec.json.decode(msgspec.json.encode(known), type=ReplayShare) == known
 
 
 def test_the_last_job_is_summed_up() -> None:
