@@ -53,10 +53,11 @@ def test_what_the_snapshot_keeps_can_be_read_again() -> None:
 
 
 def test_the_last_job_is_summed_up() -> None:
-    """The mean over the files; a loss that is not finite counts in no mean."""
+    """The mean over the files; a loss that is not finite counts in no mean, and is said."""
     job = Job(id=B, name="b.jsonl", size_bytes=1, priority="normal", status="training")
     measured = folded(evaluated(B, 20, {A: 1.0, B: "NaN"}), state=State(training=Training(in_progress=(job,)))).measured
     assert measured is not None
+    assert measured.problem == "the loss on held-out rows of 1 of 2 files is not finite"
     assert (measured.name, measured.files, measured.loss, measured.questions.right) == ("b.jsonl", 2, 1.0, 1)
 
 
