@@ -23,7 +23,7 @@ from events.kinds import (
     SamplesGenerated,
     SamplesPutOff,
 )
-from projections.evaluation.marks import trouble_of, with_evaluation
+from projections.evaluation.marks import with_evaluation
 from projections.progress import Evaluated, Folded, Pace, Progress, SampledRound
 from projections.trouble import Trouble
 
@@ -208,4 +208,4 @@ def _trouble(event: AnyEvent, before: State) -> str | None:
         case kinds.ConsolidationAborted(failure=str(failure), message=message) if failure != "disk_full":
             return f"the consolidation failed: {message}"
         case _:
-            return trouble_of(event)
+            return None

@@ -10,7 +10,7 @@ from core.state import State
 from events import kinds
 from events.codec import Record
 from events.evaluation import FileChange
-from events.kinds import AnyEvent, JobEvaluated, VersionEvaluated, VersionEvaluationFailed
+from events.kinds import JobEvaluated, VersionEvaluated, VersionEvaluationFailed
 from events.statistics import average
 from projections.progress import Measured, Progress, VersionMark
 
@@ -36,17 +36,6 @@ def with_evaluation(progress: Progress, record: Record, before: State) -> Progre
             return progress
 
 
-def trouble_of(event: AnyEvent) -> str | None:
-    """The message of a warning about a version; None if the event is none."""
-    match event:
-        case VersionEvaluated(worse=worse) if worse:
-            return f"{event.version} is worse than its parent: {worse}; see: `keepstep versions show {event.version}`"
-        case VersionEvaluationFailed(retry=False):
-            return f"{event.version} was not evaluated: {event.message}"
-        case _:
-            return None
-
-
 def verdict(version: str, state: State, mark: VersionMark | None) -> Verdict:
     """What is known about a version, in one word."""
     if state.evaluations.is_pending(version):
@@ -70,13 +59,15 @@ def worst_change(changes: tuple[FileChange, ...]) -> FileChange | None:
 def _measured(record: Record, event: JobEvaluated, before: State) -> Measured:
     job = before.training.current
     losses = {each.job: each.loss for each in event.scores.files if isinstance(each.loss, float)}
+    broken = len(event.scores.files) - len(losses)
+    finite = f"the loss on held-out rows of {broken} of {len(event.scores.files)} files is not finite" if broken else ""
     return Measured(
         at=record.at,
         name=job.name if job is not None else event.job[:12],
         files=len(event.scores.files),
         loss=average(losses),
         questions=event.scores.questions,
-        problem=event.problem,
+        problem="; ".join(filter(None, (finite, event.problem))),
     )
 
 

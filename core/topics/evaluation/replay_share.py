@@ -1,8 +1,9 @@
 """`[data] replay = "auto"`: the share of rows of earlier files follows from the forgetting that was measured.
 
 After each job the held-out rows of earlier files are scored. The forgetting of a file is its loss now minus its best
-loss before (Chaudhry et al. 2018, arXiv 1801.10112, for a loss); the mean over the files decides the share of the next
-job. The state keeps measurements only. The decision is journaled with the settings of the job, when it first starts.
+loss before (Chaudhry et al. 2018, arXiv 1801.10112, for a loss), and 0 if it is better now: a file that gains does not
+make up for one that is forgotten. The mean over the files decides the share of the next job. The state keeps
+measurements only; the decision is journaled with the settings of the job, when it first starts.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ al. 2022, arXiv 2205.12393) and the 5 to 50 % of continued pretraining (Ibrahim 
 RAISE_ABOVE = 0.05
 """Forgetting, nats per token: half of the default of [versions] max_forgetting, so that replay acts before the gate."""
 
-LOWER_BELOW = 0.01
-"""Between the two the share stays: the mean over some rows varies by about as much."""
+LOWER_BELOW = 0.02
+"""Between the two the share stays: the loss on some rows varies by about as much."""
 
 RAISED_BY, LOWERED_BY = 2.0, 0.8
 """Fast up, slow down: a forgotten file costs more than some replayed rows."""
@@ -67,7 +68,7 @@ class ReplayShare(Struct, frozen=True, omit_defaults=True):
             if before is not None and (before.rows, before.tokens) == (score.rows, score.tokens):
                 best = min(best, before.loss)
                 if score.job != event.job:
-                    lost.append(score.loss - before.loss)
+                    lost.append(max(0.0, score.loss - before.loss))
             baselines.append(Baseline(score.job, score.rows, score.tokens, best))
         if not baselines:
             return self
@@ -83,7 +84,7 @@ def next_share(before: float | None, forgetting: float | None, limits: DataSetti
     """The share of the next job. `before`: that of the last one. `forgetting`: measured after it, nats per token.
 
     >>> limits = DataSettings(replay_min=0.05, replay_max=0.5)
-    >>> [next_share(*each, limits) for each in ((None, None), (0.1, 0.2), (0.4, 0.2), (0.1, 0.03), (0.1, -0.1))]
+    >>> [next_share(*each, limits) for each in ((None, None), (0.1, 0.2), (0.4, 0.2), (0.1, 0.03), (0.1, 0.0))]
     [0.1, 0.2, 0.5, 0.1, 0.08]
     """
     share = START if before is None else before
@@ -109,7 +110,7 @@ def described(settings: JobSettings) -> str:
     sources = settings.sources
     why = "forgetting was not measured since the last file"
     if sources.replay_forgetting is not None:
-        why = f"earlier files changed by {sources.replay_forgetting:+z.3f} nats per token from their best loss"
+        why = f"the mean forgetting is {sources.replay_forgetting:.3f} nats per token"
     if not sources.replay:
         why = "there is no earlier file yet"
     return f"replays {sources.replay_share:.0%} of its rows from earlier files (auto: {why})"

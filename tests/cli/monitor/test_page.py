@@ -14,14 +14,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec.structs import replace
 
 from cli.home.event_store import EventStore
 from cli.home.paths import Home
 from cli.inbox.accept import skip_job
 from core import commands
+from events.kinds import VersionEvaluated
 from projections.machine import MachineView, MemoryView
 from projections.machine_samples import append_sample, sample_of
+from projections.status import plain
+from tests.events.examples import EVALUATED
 from tests.harness.daemon import run_until_idle
+from tests.projections.evaluation.test_matrix import THREE, chart
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
@@ -207,6 +212,31 @@ def test_two_versions_are_compared(page: Page) -> None:
     page.get_by_text("Show what differs").click()
     page.locator("#difference td").first.wait_for()
     assert "v002" in page.locator("#difference").inner_text()
+
+
+def test_the_matrix_says_in_words_what_its_colors_show_and_flips_have_both_answers(page: Page) -> None:
+    """The server's answers are replaced: the home was made before there were evaluations. Names are text."""
+    done = VersionEvaluated(attempt=5, **EVALUATED, worse="it forgot")
+    shown = {**plain(chart(replace(THREE[0], name=EVIL), *THREE[1:], done)), "verdicts": {"v002": "worse", "v001": ""}}
+    flip = {"id": "q", "suite": "s", "prompt": "2 + 2?", "expected": "4", "before": "5", "after": EVIL, "right": False}
+    differs = {"only": [], "settings": [], "questions": {"questions": [flip], "asked": 3, "problem": ""}}
+    page.route("**/api/evaluation", lambda route: route.fulfill(json=shown))
+    page.route("**/api/difference*", lambda route: route.fulfill(json=differs))
+    page.reload()
+    page.locator("#matrix tbody tr").first.wait_for()
+    cells = page.locator("#matrix tbody tr").nth(2).locator("th, td").all_inner_texts()
+    assert cells == ["c" * 12, "1.500 (+0.500)", "1.500 (−0.500)", "0.500"]
+    tones = [page.locator("#matrix tbody tr").nth(2).locator("td").nth(n).get_attribute("data-tone") for n in range(3)]
+    assert tones == ["worse", "better", None]
+    assert page.locator("#matrix thead").inner_text().split()[1:3] == EVIL.split()[:2]
+    row = page.locator("#verdicts tbody tr", has_text="v002")
+    assert "4 of 10 (before: 9)" in row.inner_text()
+    assert "it forgot" in row.inner_text()
+    row.get_by_role("button").click()
+    page.get_by_text("1 of 3 questions flipped from v001 to v002.").wait_for()
+    assert page.locator("#flips tbody td").all_inner_texts() == ["2 + 2?", "4", "✓ 5", f"✗ {EVIL}"]
+    assert page.locator("img").count() == 0
+    assert page.evaluate("document.documentElement.scrollWidth") <= 375
 
 
 def test_a_move_that_is_not_possible_says_why(page: Page) -> None:

@@ -111,7 +111,7 @@ def test_a_path_from_here_is_found_from_the_home(
 def test_check_names_everything_and_other_keys_can_be_set_meanwhile(home_of_model: Home) -> None:
     """What was wrong before does not stop the repair of something else, and is said again."""
     text = home_of_model.config.read_text(encoding="utf-8")
-    broken = text.replace('"all-linear"', '["gate"]').replace('on_held = ""', 'on_held = "no-such-program"')
+    broken = text.replace('"all-linear"', '["gate"]').replace('\non_held = ""', '\non_held = "no-such-program"')
     home_of_model.config.write_text(broken, encoding="utf-8")
     with pytest.raises(UserError, match="has 2 problems") as refused:
         check(home_of_model)

@@ -11,6 +11,7 @@ from core.topics.evaluation import replay_share
 from core.topics.evaluation.replay_share import START, ReplayShare, described, next_share, resolved
 from events import kinds
 from events.settings import DataSettings, JobSettings, ModelSettings, Sources
+from tests.core.world import World, job_id, settings
 from tests.projections.evaluation.test_matrix import A, B, C, evaluated
 
 AUTO = DataSettings(replay="auto", replay_min=0.05, replay_max=0.5)
@@ -44,7 +45,7 @@ def test_the_share_rises_while_files_are_forgotten_and_falls_while_they_are_not(
     assert (sources.replay_share, sources.replay_forgetting) == (0.2, 0.5)
     known = known.started(started(C, 0.2))
     assert known.forgetting is None
-    known = known.measured(evaluated(C, 30, {A: 1.0, B: 2.0, C: 1.0}))
+    known = known.measured(evaluated(C, 30, {A: 1.0, B: 1.0, C: 1.0}))
     assert known.forgetting == 0.0
     assert resolved(Sources(), AUTO, known).replay_share == pytest.approx(0.16)
 
@@ -56,7 +57,35 @@ def test_another_attempt_at_a_job_has_the_same_share() -> None:
     assert resolved(Sources(), AUTO, again).replay_share == sources.replay_share == 0.2
 
 
-@pytest.mark.parametrize("forgetting", [0.2, -1.0])
+def test_a_file_that_gains_does_not_make_up_for_one_that_is_forgotten() -> None:
+    """A rises from 1.0 to 1.4, B falls from 2.0 to 1.0: the mean of 0.4 and 0."""
+    known = ReplayShare().measured(evaluated(B, 20, {A: 1.0, B: 2.0}))
+    assert known.measured(evaluated(C, 30, {A: 1.4, B: 1.0, C: 1.0})).forgetting == pytest.approx(0.2)
+
+
+def test_the_share_is_journaled_with_the_job_and_the_same_when_it_continues() -> None:
+    """Killed after a commit; forgetting that is measured meanwhile changes nothing of a job that has begun."""
+    world = World()
+    world.config = replace(settings(held_out=True), data=DataSettings(holdout=0.1, replay="auto"))
+    world.start()
+    world.add(4)
+    world.run()
+    job = world.add(4)
+    world.run_until(kinds.CheckpointCommitted, count=1)
+    current = world.state.training.current
+    assert current is not None
+    assert current.settings is not None
+    assert (current.id, current.settings.replay_share, current.settings.sources.replay) == (job, START, (job_id(1),))
+    share = replace(world.state.replay_share, forgetting=5.0, job="")
+    world.state = replace(world.state, replay_share=share)
+    world.lose_worker()
+    world.run_until(kinds.AttemptStarted)
+    again = world.state.training.current
+    assert again is not None
+    assert again.settings == current.settings
+
+
+@pytest.mark.parametrize("forgetting", [0.2, 0.0])
 def test_the_share_stays_within_the_bounds(forgetting: float) -> None:
     share: float | None = None
     for _ in range(20):
