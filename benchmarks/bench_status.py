@@ -28,10 +28,18 @@ TYPER = [sys.executable, "-c", "import typer"]
 Row = tuple[str, float, str, float]
 
 
+def environment(home: Home) -> dict[str, str]:
+    """The environment of a command. Modules are compiled once, as an installation does it."""
+    return {
+        **{name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"},
+        "KEEPSTEP_HOME": str(home.root),
+    }
+
+
 def piped(command: list[str], home: Home) -> float:
     """Return the seconds that a command takes."""
     began = time.perf_counter()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env={**os.environ, "KEEPSTEP_HOME": str(home.root)})
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment(home))
     return time.perf_counter() - began
 
 
@@ -39,7 +47,7 @@ def on_a_terminal(command: list[str], home: Home) -> float:
     """Return the seconds with output to a terminal, so that rich draws."""
     ours, theirs = pty.openpty()
     began = time.perf_counter()
-    subprocess.run(command, check=True, stdout=theirs, env={**os.environ, "KEEPSTEP_HOME": str(home.root)})
+    subprocess.run(command, check=True, stdout=theirs, env=environment(home))
     seconds = time.perf_counter() - began
     os.close(theirs)
     os.close(ours)

@@ -18,6 +18,7 @@ from cli.commands.chat import add_to as add_chat_to
 from cli.commands.checkpoints import app as checkpoints_app
 from cli.commands.common import HomeOption, JsonOption
 from cli.commands.config import app as config_app
+from cli.commands.data.app import add_to as add_estimate_to
 from cli.commands.data.app import app as data_app
 from cli.commands.exports.app import add_to as add_exports_to
 from cli.commands.homes.app import app as home_app
@@ -35,7 +36,7 @@ from events.values import Priority
 
 PANELS = {
     "Daily use": ("init", "demo", "add", "run", "status", "monitor", "plot", "pause", "resume", "stop"),
-    "Data": ("data", "queue", "skip"),
+    "Data": ("data", "estimate", "queue", "skip"),
     "Models": (
         "samples",
         "self-correction",
@@ -384,6 +385,7 @@ def demo(
 app.add_typer(queue_app, name="queue")
 app.add_typer(checkpoints_app, name="checkpoints")
 app.add_typer(data_app, name="data", cls=CommandGroup)
+add_estimate_to(app)
 app.add_typer(versions_app, name="versions")
 app.add_typer(backup_app, name="backup")
 add_answers_to(app)

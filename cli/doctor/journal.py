@@ -103,7 +103,8 @@ def daemon(context: DoctorContext) -> Finding:
     shown = read_status(home.status, storage=home.storage)
     if process is not None and process.status() == "stopped":
         return failed(f"the daemon ({who}) is suspended", f"`kill -CONT {process.pid}`")
-    if shown is not None and home.clock.now() - shown.daemon.heartbeat_at > LATE_S:
+    is_its_own = shown is not None and (process is None or shown.daemon.pid == process.pid)  # else it has just started
+    if shown is not None and is_its_own and home.clock.now() - shown.daemon.heartbeat_at > LATE_S:
         return failed(
             f"the daemon ({who}) hangs: its last heartbeat was {ago(shown.daemon.heartbeat_at)}",
             "`keepstep stop --now`, then `keepstep run`",

@@ -16,7 +16,7 @@ from cli.machine.gpus import ANSWER_TIMEOUT_S, load_nvml, parse_nvidia_smi, read
 from cli.status.machine import HOT_C, gpu_line
 from core.topics.disk import bytes_wanted
 from core.topics.disk_limits import limits_in_bytes
-from gpu.runtime.memory_limits import memory_of_groups
+from gpu.runtime.memory_limits import available_bytes, machine_memory
 from projections.machine import GpuView
 
 MEMORY_FULL = 85.0
@@ -66,18 +66,17 @@ def disk(context: DoctorContext) -> Finding:
 
 def memory(context: DoctorContext) -> Finding:
     """Check that the model fits into memory."""
-    import psutil
-
-    found = psutil.virtual_memory()
+    found = machine_memory()
     message = f"{format_size(found.available)} of {format_size(found.total)} are available"
-    available = min([found.available, *(group.available_bytes for group in memory_of_groups())])
+    available = available_bytes()
     if available < found.available:
         message += f", {format_size(available)} in the control group"
     weights = weights_bytes(context.config.job.model, context.home.root)
     if weights is not None and available < weights and not context.alive:
         return failed(f"{message}, and the model alone needs {format_size(weights)}", FREE_MEMORY)
-    if found.percent > MEMORY_FULL:
-        return warned(f"{message}: {found.percent:.0f} % are in use", FREE_MEMORY)
+    in_use = 100 * (1 - found.available / found.total)
+    if in_use > MEMORY_FULL:
+        return warned(f"{message}: {in_use:.0f} % are in use", FREE_MEMORY)
     return passed(message)
 
 

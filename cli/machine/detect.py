@@ -13,10 +13,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-import psutil
-
 from cli.machine.gpus import MIB
-from gpu.runtime.memory_limits import memory_of_groups
+from gpu.runtime.memory_limits import total_bytes
 
 NVIDIA_SMI_TIMEOUT_S = 5.0
 """`nvidia-smi` answers within a second; a driver that hangs would otherwise hold up `init`."""
@@ -58,7 +56,7 @@ class Machine(NamedTuple):
 def detect_machine() -> Machine:
     """Detect this machine."""
     gpus, note = _usable_gpus(os.environ)
-    memory = min([psutil.virtual_memory().total, *(group.total_bytes for group in memory_of_groups())])
+    memory = total_bytes()
     return Machine(
         cores=os.cpu_count() or 1,
         memory_bytes=memory,

@@ -1,6 +1,7 @@
 """Measure the machine: processors, memory, disks, GPUs.
 
-The daemon measures every few seconds for months, so this reads only a few small files in `/proc`.
+The daemon measures every few seconds for months, so this reads only a few small files in `/proc`. `keepstep status`
+measures once and imports no psutil for it.
 """
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import psutil
-
-from cli.machine.gpus import GpuWatch
-from gpu.runtime.memory_limits import memory_of_groups
+from gpu.runtime.memory_limits import machine_memory, memory_of_groups
 from journal.storage import REAL, Storage
 from projections.machine import GroupMemoryView, MachineView, MemoryView
+
+if TYPE_CHECKING:
+    from cli.machine.gpus import GpuWatch
 
 PROC = Path("/proc")
 
@@ -34,6 +36,8 @@ class MachineWatch:
 
     def measure(self, worker_pid: int | None) -> MachineView:
         """Measure everything. The memory of `worker_pid` and its children is the worker's. Raises OSError."""
+        import psutil
+
         mine = list(process_tree(worker_pid)) if worker_pid is not None else []
         now, before = time.monotonic(), self._measured_at
         cpu = psutil.cpu_percent(interval=None) / 100.0  # since the last call; the first has nothing to compare with
@@ -56,14 +60,29 @@ class MachineWatch:
         )
 
 
+def measure_once(root: Path, storage: Storage) -> MachineView:
+    """Measure what needs no earlier measurement: no rates, no GPUs. Raises OSError."""
+    return MachineView(
+        at=time.time(),
+        cores=os.cpu_count() or 1,
+        cpu=None,
+        memory=measure_memory([]),
+        disk_free_bytes=storage.free_bytes(root),
+        read_bytes_per_s=None,
+        written_bytes_per_s=None,
+        gpus=(),
+        gpu_problem=None,
+    )
+
+
 def measure_memory(mine: list[int]) -> MemoryView:
     """Measure the memory. `mine`: the pids of the worker and its children."""
-    found = psutil.virtual_memory()
+    found = machine_memory()
     return MemoryView(
         total_bytes=found.total,
         available_bytes=found.available,
         worker_bytes=sum(map(private_bytes, mine)),
-        swap_used_bytes=psutil.swap_memory().used,
+        swap_used_bytes=found.swap_used,
         pressure=memory_pressure(PRESSURE),
         groups=tuple(
             GroupMemoryView(name=each.name, total_bytes=each.total_bytes, available_bytes=each.available_bytes)
@@ -75,6 +94,8 @@ def measure_memory(mine: list[int]) -> MemoryView:
 
 def private_bytes(pid: int) -> int:
     """Private memory of a process, bytes; 0: it ended. A mapped file, such as weights, is cache and not counted."""
+    import psutil
+
     try:
         found = psutil.Process(pid).memory_info()
     except psutil.Error:
@@ -99,6 +120,8 @@ def process_tree(pid: int) -> Iterator[int]:
 
 
 def _children_of(pid: int) -> list[int]:
+    import psutil
+
     try:
         return [child.pid for child in psutil.Process(pid).children()]
     except psutil.Error:

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 GOOD, ATTENTION, BAD, NOTE = "color(28)", "color(166)", "color(160)", "color(31)"
 """Styles of rich: green, orange, red and blue. Each has a contrast of at least 3 on white and on black."""
 
+_WORDS = {"bold": "1", "dim": "2"}
+_BASIC = {GOOD: "32", ATTENTION: "33", BAD: "31", NOTE: "34"}
+"""For terminals with 16 colors."""
+
 
 class Row(NamedTuple):
     """A line of a report: its name, its text and its rich style."""
@@ -33,37 +37,44 @@ def say(text: str = "", *, error: bool = False, indent: int | None = None, flush
 
 def styled(text: str, style: str) -> str:
     """The text in this style, if standard output is a terminal that shows colors and NO_COLOR is not set."""
-    if not sys.stdout.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
-        return text
-    from rich.console import Console
-    from rich.text import Text
+    colors = _colors()
+    codes = ";".join(_code(word, colors) for word in style.split()) if colors else ""
+    return f"\x1b[{codes}m{text}\x1b[0m" if codes else text
 
-    with (console := Console(highlight=False)).capture() as captured:
-        console.print(Text(text, style), end="", soft_wrap=True)
-    return captured.get()
+
+def _colors() -> int:
+    """How many colors standard output shows: 0, 16 or 256. `NO_COLOR` (https://no-color.org) turns them off."""
+    term = os.environ.get("TERM", "").lower()
+    if not sys.stdout.isatty() or os.environ.get("NO_COLOR") or term in {"", "dumb", "unknown"}:
+        return 0
+    return 256 if os.environ.get("COLORTERM") or "256" in term else 16
+
+
+def _code(word: str, colors: int) -> str:
+    """The code of a word of a style: https://en.wikipedia.org/wiki/ANSI_escape_code#SGR."""
+    if word in _WORDS:
+        return _WORDS[word]
+    return f"38;5;{word[6:-1]}" if colors == 256 else _BASIC[word]
 
 
 def print_report(rows: Sequence[Row]) -> None:
     """Print names in one column and texts in the other."""
     if sys.stdout.isatty():
-        _print(report(rows))
+        print(report_text(rows))
     else:
         _print_plainly([[printable(row.name), printable(row.text)] for row in rows])
 
 
-def report(rows: Sequence[Row]) -> RenderableType:
-    """The report as a rich table."""
-    from rich.table import Table
-    from rich.text import Text
-
+def report_text(rows: Sequence[Row]) -> str:
+    """The report for a terminal. `status` is too fast for a library of tables."""
     left = max((len(printable(row.name)) for row in rows), default=0)
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column()
+    lines = []
     for row in rows:
-        text = fitted(printable(row.text), columns=terminal_width() - left - 2)
-        table.add_row(printable(row.name), Text(text, row.style))
-    return table
+        name = printable(row.name).ljust(left)
+        for part in fitted(printable(row.text), columns=terminal_width() - left - 2).split("\n"):
+            lines.append(f"{styled(name, 'dim') if name.strip() else name}  {styled(part, row.style)}".rstrip())
+            name = " " * left
+    return "\n".join(lines)
 
 
 def print_listing(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -101,12 +112,7 @@ def can_print(text: str) -> bool:
 
 def has_colour() -> bool:
     """True if standard output is a terminal that shows colours; `NO_COLOR` and `TERM=dumb` turn them off."""
-    if not sys.stdout.isatty():
-        return False
-    from rich.console import Console
-
-    console = Console()
-    return console.color_system is not None and not console.no_color
+    return _colors() > 0
 
 
 def print_json(what: Any) -> None:

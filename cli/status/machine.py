@@ -23,10 +23,10 @@ def machine_now(home: Home, *, alive: bool) -> MachineView | None:
     shown = read_machine(home.machine, storage=home.storage)
     if alive and shown is not None and abs(time.time() - shown.at) <= OLD_S:
         return shown
-    from cli.machine.measure import MachineWatch  # no daemon runs, or it has just started
+    from cli.machine.measure import measure_once  # no daemon runs, or it has just started
 
     try:
-        return MachineWatch(home.root, storage=home.storage).measure(None)
+        return measure_once(home.root, home.storage)
     except OSError:
         return None
 

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from cli.home.identity import daemon_is_alive
 from cli.home.paths import Home, find_home
 from cli.inbox.skipped_files import skipped_files
-from cli.output.terminal import ATTENTION, Row, bar, number, print_json, print_report, report
+from cli.output.terminal import ATTENTION, Row, bar, number, print_json, print_report, report_text
 from cli.output.times import ago, duration, local, local_time
 from cli.status.machine import machine_now, machine_rows
 from cli.status.progress_line import memory_health, timing, timing_text
@@ -65,13 +65,14 @@ def status_report(home: Home) -> dict[str, Any]:
 def watch_status(home_option: Path | None) -> None:
     """`keepstep status --watch`."""
     from rich.live import Live
+    from rich.text import Text
 
     home = find_home(home_option, reads_only=True)
     with Live(auto_refresh=False) as live:
         try:
             while not reader_is_gone():
                 view, alive = read_current(home)
-                live.update(report(_rows(home, view, alive=alive)), refresh=True)
+                live.update(Text.from_ansi(report_text(_rows(home, view, alive=alive))), refresh=True)
                 time.sleep(REFRESH_S)
         except KeyboardInterrupt:
             return

@@ -160,18 +160,37 @@ def fetch(model: str, revision: str, *, weights: bool) -> Path:
     """
     from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError
 
+    problem = _why_unreachable(model, revision)
     try:
-        return _fetch(model, revision, weights=weights)
+        return _fetch(model, revision, weights=weights, cache_only=bool(problem))
     except GatedRepoError as error:
         raise AccessRefused(f"{model} is gated: the hub gives its files only after you accept its terms") from error
     except LocalEntryNotFoundError as error:
+        reason = problem or _one_line(error.__cause__ or error)
         raise ModelUnusable(
-            f"{model} is not on this machine, and the hub cannot be reached ({_one_line(error.__cause__ or error)}). "
-            f"Connect and try again, or download it elsewhere and set [model] path to its directory."
+            f"{model} is not on this machine, and the hub cannot be reached ({reason}). Connect and try again, or "
+            "download it elsewhere and set [model] path to its directory."
         ) from error
 
 
-def _fetch(model: str, revision: str, *, weights: bool) -> Path:
+def _why_unreachable(model: str, revision: str) -> str:
+    """Return why the hub gives no answer; "": it gives one. Its library would try again for half a minute, and print
+    each error."""
+    if is_offline():
+        return "HF_HUB_OFFLINE is set"
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        HfApi().model_info(model, revision=revision, timeout=HUB_TIMEOUT_S)
+    except HfHubHTTPError:  # an answer: the download says what it means
+        return ""
+    except Exception as error:  # noqa: BLE001 - as in `_ask_hub`
+        return _one_line(error)
+    return ""
+
+
+def _fetch(model: str, revision: str, *, weights: bool, cache_only: bool) -> Path:
     from huggingface_hub import snapshot_download
 
     from gpu.model.base import INDEX, WEIGHTS, weights_files
@@ -183,7 +202,7 @@ def _fetch(model: str, revision: str, *, weights: bool) -> Path:
             cache_dir=cache_directory(),
             allow_patterns=list(patterns),
             ignore_patterns=list(but),
-            local_files_only=is_offline(),
+            local_files_only=cache_only,
         )
         return Path(place)
 

@@ -79,9 +79,15 @@ class MemoryEstimate(Struct, frozen=True, kw_only=True):
     """Memory of training, in bytes."""
 
     weights_bytes: int
+    """Frozen weights."""
+    trained_bytes: int
+    """Trained weights: the adapter, or with full weights all of them."""
     gradients_bytes: int
     optimizer_bytes: int
     activations_bytes: int
+    """What the layers keep for the backward pass."""
+    logits_bytes: int
+    """The logits of the largest chunk of the loss, and what is computed of them."""
     checkpoint_bytes: int
     """The copy of trained weights and moments from which a checkpoint is written while the next steps run. It is in
     main memory, so it counts only if training runs on the CPU."""
@@ -185,10 +191,12 @@ def estimate_memory(
         tokens * shape.vocabulary * FLOAT32_BYTES, math.inf if is_plain else CHUNK_BYTES[on_cpu]
     )
     return MemoryEstimate(
-        weights_bytes=weights + trained,
+        weights_bytes=weights,
+        trained_bytes=trained,
         gradients_bytes=trained,
         optimizer_bytes=ADAM_MOMENTS * trained,
-        activations_bytes=round(overhead * (tokens * numbers * number_bytes + logits)),
+        activations_bytes=round(overhead * tokens * numbers * number_bytes),
+        logits_bytes=round(overhead * logits),
         checkpoint_bytes=(1 + ADAM_MOMENTS) * trained if on_cpu else 0,
         libraries_bytes=LIBRARIES_BYTES,
     )

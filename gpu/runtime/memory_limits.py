@@ -17,9 +17,10 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-import psutil
-
 PROC = Path("/proc/self")
+
+MEMINFO = Path("/proc/meminfo")
+"""https://docs.kernel.org/filesystems/proc.html#meminfo. Only other systems need psutil, which takes long to import."""
 
 NO_LIMIT_BYTES = 1 << 60
 """v1 reports about 2^63 if there is no limit. No machine has an exabyte."""
@@ -50,6 +51,30 @@ class GroupMemory(NamedTuple):
     available_bytes: int
 
 
+class MachineMemory(NamedTuple):
+    """The memory of the machine, bytes."""
+
+    total: int
+    available: int
+    """What can be allocated without swapping."""
+    swap_used: int
+
+
+def machine_memory() -> MachineMemory:
+    """Return the memory of the machine."""
+    names = ("MemTotal:", "MemAvailable:", "SwapTotal:", "SwapFree:")
+    try:
+        lines = [line.split() for line in MEMINFO.read_text(encoding="ascii").splitlines()]
+        kib = {fields[0]: int(fields[1]) for fields in lines if fields[0] in names}
+        total, available, swap, swap_free = (1024 * kib[name] for name in names)
+    except (OSError, UnicodeError, KeyError):  # not Linux, or older than 3.14
+        import psutil
+
+        found = psutil.virtual_memory()
+        return MachineMemory(found.total, found.available, psutil.swap_memory().used)
+    return MachineMemory(total, available, swap - swap_free)
+
+
 def memory_of_groups(*, proc: Path = PROC, root: Path = Path("/")) -> tuple[GroupMemory, ...]:
     """Return the groups with a limit that this process is in, the innermost first; () if none is found.
 
@@ -67,7 +92,12 @@ def memory_of_groups(*, proc: Path = PROC, root: Path = Path("/")) -> tuple[Grou
 def available_bytes(*, proc: Path = PROC, root: Path = Path("/")) -> int:
     """Return the bytes that this process can still allocate."""
     groups = memory_of_groups(proc=proc, root=root)
-    return min(psutil.virtual_memory().available, *(each.available_bytes for each in groups), NO_LIMIT_BYTES)
+    return min(machine_memory().available, *(each.available_bytes for each in groups), NO_LIMIT_BYTES)
+
+
+def total_bytes() -> int:
+    """Return the bytes of memory that this process may use when no other process uses any."""
+    return min(machine_memory().total, *(each.total_bytes for each in memory_of_groups()), NO_LIMIT_BYTES)
 
 
 def _mounted(proc: Path, root: Path) -> Iterator[tuple[Path, PurePosixPath, Files]]:

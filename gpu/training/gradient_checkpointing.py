@@ -10,7 +10,6 @@ import logging
 from functools import partial
 from pathlib import Path
 
-import psutil
 import torch
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -19,7 +18,7 @@ from gpu.data.plan.prepare import PreparedJob
 from gpu.errors import ModelUnusable
 from gpu.model.build import TrainedModel
 from gpu.model.training_memory import CPU_SHARE, GPU_SHARE, load_shape, plan_memory
-from gpu.runtime.memory_limits import memory_of_groups
+from gpu.runtime.memory_limits import total_bytes
 
 log = logging.getLogger(__name__)
 
@@ -64,4 +63,4 @@ def usable_bytes(device: torch.device) -> float:
     """Return the bytes of memory that training on `device` may take."""
     if device.type == "cuda":
         return float(torch.cuda.get_device_properties(device).total_memory * GPU_SHARE)
-    return CPU_SHARE * min([psutil.virtual_memory().total, *(group.total_bytes for group in memory_of_groups())])
+    return CPU_SHARE * total_bytes()

@@ -17,6 +17,7 @@ from cli.app import PANELS, app
 from cli.home.identity import DaemonLock, this_process
 from cli.home.paths import Home
 from cli.status.fast import plain_status
+from tests.harness.command import run_forked
 from tests.harness.tiny_model import make_model_files
 
 ROOT = Path(__file__).parents[2]
@@ -28,7 +29,7 @@ def keepstep(*arguments: str, home: Home | None = None, cwd: Path | None = None)
     environment.pop("KEEPSTEP_HOME", None)
     if home is not None:
         environment["KEEPSTEP_HOME"] = str(home.root)
-    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, env=environment, cwd=cwd, check=False)
+    return run_forked(arguments, environment, cwd)
 
 
 def test_a_new_home_says_what_to_do_next(tmp_path: Path) -> None:

@@ -59,6 +59,7 @@ ARGUMENTS: dict[str, list[str]] = {
     "checkpoints export": ["--to", "{outside}"],
     "checkpoints prune": ["--keep", "1"],
     "data check": [f"/nowhere/{NAME}"],
+    "estimate": [f"/nowhere/{NAME}"],
     "data report": [f"{NAME}-trained.jsonl"],
     "versions show": [NAME],
     "versions diff": [NAME, NAME],

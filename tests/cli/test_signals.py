@@ -59,6 +59,7 @@ def test_an_interrupt_while_the_end_is_reported_shows_no_traceback() -> None:
 def test_an_interrupt_after_the_command_ends_the_process_without_a_traceback() -> None:
     """Between the command and the end of Python nothing would catch an exception."""
     program = "import signal, sys, cli.main\nsys.argv = ['keepstep', '--version']\n"
+    program += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a job in the background ignores it
     program += "try:\n    cli.main.main()\nexcept SystemExit:\n    signal.raise_signal(signal.SIGINT)\n"
     ended = subprocess.run(
         [sys.executable, "-P", "-c", program],

@@ -68,6 +68,19 @@ class Running:
     def said(self) -> str:
         return self.log.read_text(encoding="utf-8", errors="replace")
 
+    @contextlib.contextmanager
+    def suspended(self) -> Iterator[None]:
+        """For the time of a block it and its workers do nothing."""
+        processes = [psutil.Process(self.process.pid)]
+        processes += processes[0].children(recursive=True)
+        for process in processes:
+            process.suspend()
+        try:
+            yield
+        finally:
+            for process in processes:
+                process.resume()
+
     def end(self) -> None:
         """Kill it and its workers, and never wait for one that hangs."""
         with contextlib.suppress(psutil.Error):

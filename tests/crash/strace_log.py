@@ -165,6 +165,8 @@ def _call(name: str, text: str, root: str, began: int) -> Call | None:
             return Call("remove", path)
         case "mkdir" | "mkdirat":
             return Call("mkdir", path)
+        case "symlink" | "symlinkat":
+            return Call("create", target)  # where it leads is there with its name
         case "mmap":
             if "PROT_WRITE" in arguments and "MAP_SHARED" in arguments:
                 raise NotReplayable(f"{path} is written through a mapping")

@@ -44,6 +44,8 @@ LEFT_OUT = shutil.ignore_patterns(
 WELL_WITHIN = 3
 """A stage that takes longer than its timeout only counts as a kill if it usually takes less than a third of it."""
 IMPORT_TIMEOUT_S = 60.0
+PASSED = (0, 5)
+"""Exit codes. pytest exits with 5 if every test was skipped because an optional package is missing."""
 
 KILLED, SURVIVED, STILLBORN, EQUAL = "killed", "SURVIVED", "stillborn", "equivalent"
 
@@ -121,7 +123,7 @@ class Copy:
                 RUNNING.discard(process.pid)
                 process.wait()
         text = self._output.read_text(encoding="utf-8", errors="replace")
-        return Ran(process.returncode == 0 and not timed_out, timed_out, time.monotonic() - begun, text)
+        return Ran(process.returncode in PASSED and not timed_out, timed_out, time.monotonic() - begun, text)
 
     def imports(self, path: str) -> bool:
         """Whether the module at `path` can be imported at all."""
@@ -262,6 +264,7 @@ def judged(mutants: Sequence[Mutant], jobs: int, *, quick: bool) -> list[Verdict
         return verdict
 
     with tempfile.TemporaryDirectory(prefix="mutants-", dir=where, ignore_cleanup_errors=True) as directory:
+        Path(directory).chmod(0o755)  # some tests act as a second user, who imports modules of the copy
         copies: SimpleQueue[Copy] = SimpleQueue()
         for number in range(jobs):
             copies.put(Copy(Path(directory) / str(number)))

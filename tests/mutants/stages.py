@@ -81,6 +81,7 @@ ALSO_TESTED_BY = {
     "gpu/artifacts/commit.py": ("tests/gpu/artifacts/test_checkpoint.py",),
     "cli/daemon/loop.py": ("tests/cli/daemon/test_loop.py",),
     "cli/home/event_store.py": ("tests/cli/daemon/test_loop.py", "tests/cli/daemon/test_loop_on_bad_disks.py"),
+    "cli/commands/homes/move.py": ("tests/crash/test_home_move.py",),
     "cli/commands/lineage.py": ("tests/cli/commands/test_rerun.py",),
 }
 """What mirrors a module under another name."""
@@ -94,7 +95,7 @@ def stages_for(root: Path, path: str, *, quick: bool = False) -> list[Stage]:
         found.relative_to(root).as_posix() for found in (root / "tests" / module.parent).glob(f"test_{module.stem}*.py")
     )
     mirrors += [name for name in ALSO_TESTED_BY.get(path, ()) if (root / name).exists() and name not in mirrors]
-    first = [tests(*mirrors, timeout_s=180)] if mirrors else []
+    first = [tests(*mirrors, timeout_s=600)] if mirrors else []
     rest = (STAGES.get(path) or STAGES[module.parts[0]])[: 1 if quick else None]
     simulated = (root / "tests" / "simulation" / "__main__.py").exists()
     return [stage for stage in dict.fromkeys([*first, *rest]) if simulated or "tests.simulation" not in stage.arguments]

@@ -22,14 +22,22 @@ from core.errors import Refused
 from events import messages
 from events.codec import kind_of
 from events.course import Course
+from events.evaluation import ResultsFile
 from events.event import Event
 from events.kinds import AnyEvent
-from events.settings import JobSettings, Plan
+from events.settings import JobSettings, Plan, VersionSettings
 from tests.core.world import START, World
 
 UNSAID = {
     "samples",
     "sample_plan",
+    "suites",
+    "suites_sha256",
+    "sha256",
+    "scores",
+    "comparison",
+    "divergence",
+    "has_suites",
     "v",
     "files",
     "space_factor",
@@ -135,6 +143,10 @@ def _value(field: str, value: Any) -> str:
             return f"({', '.join([*parts, *(f'without step {step}' for step in value.skipped)])})"
         case JobSettings():
             return f"({value.model.path}, seed {value.training.seed})"
+        case VersionSettings():
+            return f"(gate {value.gate})"
+        case ResultsFile():
+            return value.id
         case Plan():
             return f"({value.steps_total} steps)"
         case str() if field in {"job", "before"}:

@@ -14,6 +14,7 @@
     room #n STEP SEQUENCES      so many sequences of this step fit into memory
     poison #n STEP              the loss of this step is not finite
     validation STEP LOSS        the loss on held-out rows at this step
+    gate GATE RIGHT             the gate of the next version, and its right answers of ten; its parent has all
     diverge                     the step that the worker is about to report has another loss
     free BYTES, runs_out        free bytes of the disk; the daemon finds the disk full
     fails FAILURE               the worker reports a failure
@@ -36,6 +37,7 @@ from core import commands
 from core.errors import Refused
 from events import messages
 from events.codec import kind_of
+from events.settings import Gate
 from tests.core.simulated_worker import plan
 from tests.core.world import job_id, settings
 from tests.scenarios.playbook import Playbook
@@ -134,6 +136,12 @@ class _Script:
 
     def play_poison(self, words: list[str]) -> None:
         self.book.poisoned.add((self._value(words[0]), int(words[1])))
+
+    def play_gate(self, words: list[str]) -> None:
+        """The gate of the next versions, and their right answers, of ten."""
+        gate, right = words
+        self.book.gate = msgspec.convert(gate, Gate)
+        self.book.right = int(right)
 
     def play_validation(self, words: list[str]) -> None:
         self.book.validation[int(words[0])] = "NaN" if words[1] == "NaN" else float(words[1])

@@ -68,6 +68,27 @@ def report(
     show_report(find_home(home, reads_only=True), file, json=json)
 
 
+def add_to(root: typer.Typer) -> None:
+    """Add `keepstep estimate`."""
+    root.command("estimate")(estimate)
+
+
+def estimate(
+    files: Annotated[list[Path], typer.Argument(help="Data files; they are not changed.")],
+    model: Annotated[str | None, typer.Option("--model", help="The model to train. Default: that of the home.")] = None,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Estimate steps, time and memory of training on files, before anything is trained.
+
+    The memory is named by part, for this device. Exit code 1 if the daemon would reject one of the files.
+    """
+    from cli.commands.data.estimate import show_estimates
+
+    if not show_estimates(files, model, home, json=json):
+        raise typer.Exit(REFUSED)
+
+
 def show_report(home: Home, wanted: str, *, json: bool) -> None:
     """`keepstep data report`. Raises UserError if there is none."""
     import msgspec

@@ -15,7 +15,7 @@ from msgspec import Struct
 from cli.commands.common import count, format_size
 from cli.output.terminal import ATTENTION, Row
 from cli.output.times import duration
-from gpu.model.training_memory import MemoryEstimate, ModelShape, plan_memory
+from gpu.model.training_memory import CPU_SHARE, GPU_SHARE, MemoryEstimate, ModelShape, plan_memory
 
 if TYPE_CHECKING:
     from cli.home.paths import Home
@@ -25,11 +25,6 @@ if TYPE_CHECKING:
 
 STEPS_MEASURED = 20
 """Last steps from which the speed is computed, as in `projections.fold`."""
-
-
-USABLE_SHARE = 0.85
-"""Share of the memory that the estimate may fill; the rest is for its error and for other processes, as in
-`[memory] hold_above`."""
 
 SMALLER_MODEL = 'it needs [model] dtype = "bfloat16", or [method] kind = "lora" or "qlora", or a smaller model'
 
@@ -53,8 +48,8 @@ class Machine(Struct, frozen=True, kw_only=True):
 
     @property
     def usable_bytes(self) -> float:
-        """Bytes that an estimate may fill."""
-        return USABLE_SHARE * self.total_bytes
+        """Bytes that training may take: the worker decides about gradient checkpointing by the same number."""
+        return (CPU_SHARE if self.on_cpu else GPU_SHARE) * self.total_bytes
 
 
 class Cost(Struct, frozen=True, kw_only=True):
@@ -114,16 +109,25 @@ def widest(report: Report, settings: JobSettings) -> int:
 
 def cost_rows(cost: Cost, machine: Machine) -> list[Row]:
     """The cost as lines of the report."""
-    epochs = f"{count(cost.epochs, 'epoch')} of {cost.steps_per_epoch:,}"
-    steps = f"{cost.steps:,} ({epochs}, up to {count(cost.rows_per_step, 'row')} a step)"
-    rows = [Row("steps", steps), Row("time", _time_text(cost))]
+    rows = [Row("steps", steps_text(cost)), Row("time", time_text(cost))]
     fits = cost.memory is None or cost.memory.total_bytes <= machine.usable_bytes
     rows.append(Row("memory", _memory_text(cost.memory, machine), "" if fits else ATTENTION))
     if cost.gradient_checkpointing:
         rows.append(Row("", "with gradient checkpointing: a third more time, and less memory"))
-    if cost.memory is not None and cost.memory.total_bytes - cost.memory.activations_bytes > machine.usable_bytes:
+    if cost.memory is not None and _without_rows(cost.memory) > machine.usable_bytes:
         rows.append(Row("", "→ the model itself may not fit: " + SMALLER_MODEL))
     return rows
+
+
+def steps_text(cost: Cost) -> str:
+    """The number of steps, and what it follows from."""
+    epochs = f"{count(cost.epochs, 'epoch')} of {cost.steps_per_epoch:,}"
+    return f"{cost.steps:,} ({epochs}, up to {count(cost.rows_per_step, 'row')} a step)"
+
+
+def _without_rows(memory: MemoryEstimate) -> int:
+    """The part that no smaller batch saves, bytes."""
+    return memory.total_bytes - memory.activations_bytes - memory.logits_bytes
 
 
 def total_row(costs: Sequence[Cost]) -> Row:
@@ -133,7 +137,8 @@ def total_row(costs: Sequence[Cost]) -> Row:
     return Row("total", f"{count(len(costs), 'good file')}: {count(sum(each.steps for each in costs), 'step')}{time}")
 
 
-def _time_text(cost: Cost) -> str:
+def time_text(cost: Cost) -> str:
+    """The duration of the steps, or why it is unknown."""
     if cost.journal_problem:
         return f"unknown: the journal cannot be read ({cost.journal_problem}); `keepstep doctor` says what to do"
     if cost.speed is None or cost.seconds is None:
@@ -143,14 +148,19 @@ def _time_text(cost: Cost) -> str:
     return f"about {duration(cost.seconds)} for the steps, at {rate}"
 
 
+def machine_text(machine: Machine) -> str:
+    """The device and its memory."""
+    return f"{machine.device} has {format_size(machine.total_bytes)}, {format_size(machine.available_bytes)} available"
+
+
 def _memory_text(memory: MemoryEstimate | None, machine: Machine) -> str:
-    has = f"{machine.device} has {format_size(machine.total_bytes)}, {format_size(machine.available_bytes)} available"
+    has = machine_text(machine)
     if memory is None:
         return f"unknown for this model; {has}"
     parts = {
-        "weights": memory.weights_bytes,
+        "weights": memory.weights_bytes + memory.trained_bytes,
         "gradients and optimizer": memory.gradients_bytes + memory.optimizer_bytes,
-        "activations": memory.activations_bytes,
+        "activations": memory.activations_bytes + memory.logits_bytes,
         "other": memory.checkpoint_bytes + memory.libraries_bytes,
     }
     named = ", ".join(f"{name} {format_size(size_bytes)}" for name, size_bytes in parts.items())

@@ -24,8 +24,25 @@ from cli.home.event_store import EventStore
 from cli.home.paths import Home
 from cli.inbox.accept import accept_copy
 from events.kinds import FileDuplicate
+from gpu.data.processes import row_locator
 from gpu.ipc.protocol import Located, LocateRows, Locations, encode_request
 from tests.harness.tiny_model import make_rows
+
+
+@pytest.fixture
+def real_locator() -> None:
+    """For tests of the process that finds rows. It loads transformers, so the others find them in this process."""
+
+
+@pytest.fixture(autouse=True)
+def locator(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    def locate_here(module: str, order: LocateRows, **_: str) -> bytes:
+        assert module == row_locator.__name__
+        row_locator._tokenizer.cache_clear()
+        return msgspec.json.encode(row_locator.locate(order))
+
+    if "real_locator" not in request.fixturenames:
+        monkeypatch.setattr(lineage_module, "ask", locate_here)
 
 
 def lineage(home: Home, *arguments: str) -> tuple[int, str]:
@@ -149,6 +166,7 @@ def test_a_name_that_nobody_knows_is_unknown(trained: Home, tmp_path: Path) -> N
     assert lineage(trained, "--contains", "waits.jsonl:1") == (1, "no: these weights were not trained on waits.jsonl\n")
 
 
+@pytest.mark.usefixtures("real_locator")
 def test_all_is_good_until_one_byte_is_another(trained: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """And then it is named: the data, the weights, a manifest, the base."""
     # The order of the rows hangs on none of them, and the process that works it out is slow to come up.

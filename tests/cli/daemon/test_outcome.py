@@ -83,7 +83,7 @@ def test_files_that_failed_for_good_are_named_and_are_exit_code_1(
     for name in ("a.jsonl", "b.jsonl"):
         drop(name, f"fail {name}")
     drop("c.jsonl", "ok")
-    with daemon(home, "--until-idle") as process:
+    with daemon(home, "--until-idle", "--retry-soon") as process:
         said, _ = process.communicate(timeout=120)
     assert process.returncode == 1, said
     assert "2 files failed and will not be tried again: a.jsonl, b.jsonl" in said

@@ -17,6 +17,7 @@ from cli.daemon.worker.orphans import workers_of
 from cli.doctor import journal as checks_journal
 from cli.doctor.context import DoctorContext
 from cli.home.event_store import EventStore
+from cli.home.identity import DaemonLock, this_process
 from cli.home.paths import Home
 from cli.home.snapshot_reader import load_state
 from cli.machine.clock import Clock
@@ -85,6 +86,18 @@ def test_running_and_suspended_daemons_are_distinguished(home: Home) -> None:
         process.send_signal(signal.SIGSTOP)
         eventually(lambda: psutil.Process(process.pid).status() == psutil.STATUS_STOPPED)
         assert checks_journal.daemon(DoctorContext(home)).advice == f"`kill -CONT {process.pid}`"
+
+
+def test_status_of_an_earlier_daemon_says_nothing_about_this_one(home: Home) -> None:
+    """It holds the lock before its first heartbeat."""
+    lock = DaemonLock(home)
+    with closing(EventStore.open(home)) as store:
+        store.execute(commands.StartDaemon(pid=1, process_started_at=1.0, boot_id="", host="", keepstep=""))
+    lock.take(this_process())
+    try:
+        assert checks_journal.daemon(DoctorContext(home)).level == "pass"
+    finally:
+        lock.release()
 
 
 def test_damaged_or_old_status_file_is_reported(home: Home) -> None:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from importlib import metadata
 from pathlib import Path
-from types import SimpleNamespace
 
-import psutil
 import pytest
 
 from cli.doctor import machine
 from cli.doctor.context import DoctorContext
 from cli.doctor.machine import assess_listing
 from cli.home.paths import Home
+from gpu.runtime import memory_limits
+from gpu.runtime.memory_limits import MachineMemory
 from journal.storage import Storage
 
 
@@ -48,15 +48,14 @@ def test_disk_is_held_against_the_limits_of_the_config(trained: Home) -> None:
     assert machine.disk(DoctorContext(home)).message == "1.0 GB are free, less than [disk] hard_gb (2.0 GB)"
 
 
-@pytest.mark.parametrize(
-    ("available", "percent", "level"), [(1_000, 99.0, "fail"), (10**9, 90.0, "warn"), (10**9, 50.0, "pass")]
-)
+@pytest.mark.parametrize(("available", "level"), [(1_000, "fail"), (5 * 10**8, "warn"), (5 * 10**9, "pass")])
 def test_memory_is_held_against_the_model(
-    trained: Home, available: int, percent: float, level: str, monkeypatch: pytest.MonkeyPatch
+    trained: Home, available: int, level: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What does not fit is known before it is loaded."""
-    found = SimpleNamespace(available=available, total=10**10, percent=percent)
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: found)
+    found = MachineMemory(10**10, available, 0)
+    for module in (machine, memory_limits):
+        monkeypatch.setattr(module, "machine_memory", lambda: found)
     assert machine.memory(DoctorContext(trained)).level == level
 
 

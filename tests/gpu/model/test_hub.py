@@ -139,6 +139,7 @@ def test_only_what_is_loaded_is_fetched(
 ) -> None:
     """A repository often has the same weights in several formats."""
     monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *_, **__: Answer(FIRST))
     library = Library(cache, {**SMALL, **weights, **others, **NEVER})
     monkeypatch.setattr("huggingface_hub.snapshot_download", library.download)
     assert hub.fetch(MODEL, FIRST, weights=False) == library.snapshot
@@ -247,6 +248,25 @@ def test_download_that_fails_says_one_sentence(
     def download(*_: object, **__: object) -> None:
         raise not_found(raised)
 
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *_, **__: Answer(FIRST))
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     with pytest.raises(error, match=re.escape(says)):
         hub.fetch(MODEL, FIRST, weights=True)
+
+
+def test_hub_that_does_not_answer_is_asked_once(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Its library would try again for half a minute, and print an error each time."""
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    asked = []
+
+    def model_info(*_: object, **__: object) -> None:
+        asked.append(1)
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", model_info)
+    with pytest.raises(ModelUnusable, match=re.escape("the hub cannot be reached (no route). Connect")):
+        hub.fetch(MODEL, FIRST, weights=True)
+    assert (asked, capfd.readouterr().err) == ([1], "")

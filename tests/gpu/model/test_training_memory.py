@@ -77,9 +77,9 @@ def test_a_model_without_known_sizes_has_none(tmp_path: Path, content: str | Non
 
 def test_frozen_weights_have_no_gradients_and_trained_ones_sixteen_bytes_each() -> None:
     lora = estimate_memory(SIZE, settings(LoraSettings()), 0, on_cpu=False)
-    assert (lora.weights_bytes, lora.gradients_bytes, lora.optimizer_bytes) == (4 * 1100, 400, 800)
+    assert (lora.weights_bytes, lora.trained_bytes, lora.gradients_bytes, lora.optimizer_bytes) == (4000, 400, 400, 800)
     full = estimate_memory(replace(SIZE, trained=1000), settings(FullSettings()), 0, on_cpu=False)
-    assert full.weights_bytes + full.gradients_bytes + full.optimizer_bytes == 16 * 1000
+    assert full.trained_bytes + full.gradients_bytes + full.optimizer_bytes == 16 * 1000
 
 
 def test_activations_grow_with_the_positions_and_dtypes_are_halved() -> None:
@@ -89,9 +89,9 @@ def test_activations_grow_with_the_positions_and_dtypes_are_halved() -> None:
     assert ten.weights_bytes == one.weights_bytes
     assert one.total_bytes == sum(getattr(one, name) for name in one.__struct_fields__)
     half = replace(how, model=replace(how.model, dtype="bfloat16"))
-    assert estimate_memory(SIZE, half, 100, on_cpu=True).weights_bytes == 2 * 1000 + 4 * 100
+    assert estimate_memory(SIZE, half, 100, on_cpu=True).weights_bytes == 2 * 1000
     four = replace(SIZE, quantized=800)
-    assert estimate_memory(four, how, 100, on_cpu=True).weights_bytes == 4 * 200 + 450 + 400
+    assert estimate_memory(four, how, 100, on_cpu=True).weights_bytes == 4 * 200 + 450
 
 
 def _plain(how: JobSettings) -> JobSettings:
@@ -101,9 +101,9 @@ def _plain(how: JobSettings) -> JobSettings:
 def test_the_kernels_keep_the_logits_of_one_chunk() -> None:
     how, large = settings(LoraSettings()), replace(SIZE, vocabulary=100_000)
     plain, fused = (estimate_memory(large, each, 10_000, on_cpu=True) for each in (_plain(how), how))
-    without_logits = estimate_memory(replace(large, vocabulary=0), how, 10_000, on_cpu=True)
-    assert fused.activations_bytes < plain.activations_bytes / 10
-    assert fused.activations_bytes - without_logits.activations_bytes == LOGIT_COPIES * CHUNK_BYTES[True]
+    assert fused.logits_bytes < plain.logits_bytes / 10
+    assert fused.logits_bytes == LOGIT_COPIES * CHUNK_BYTES[True]
+    assert estimate_memory(replace(large, vocabulary=0), how, 10_000, on_cpu=True).logits_bytes == 0
 
 
 def test_gradient_checkpointing_is_planned_if_the_step_is_too_large() -> None:

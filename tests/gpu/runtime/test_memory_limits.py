@@ -8,7 +8,14 @@ import psutil
 import pytest
 
 from gpu.runtime import memory_limits
-from gpu.runtime.memory_limits import GroupMemory, available_bytes, memory_of_groups
+from gpu.runtime.memory_limits import (
+    GroupMemory,
+    MachineMemory,
+    available_bytes,
+    machine_memory,
+    memory_of_groups,
+    total_bytes,
+)
 
 GB = 10**9
 V2_MOUNT = "30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate"
@@ -135,7 +142,7 @@ def test_without_control_groups_the_machine_counts(tmp_path: Path, tree: Tree) -
 
 def test_what_can_be_had_is_the_least_of_all(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the machine, the group, and the one around it."""
-    monkeypatch.setattr(memory_limits.psutil, "virtual_memory", lambda: type("Said", (), {"available": 7 * GB}))  # type: ignore[attr-defined]
+    monkeypatch.setattr(memory_limits, "machine_memory", lambda: MachineMemory(9 * GB, 7 * GB, 0))
     tree.says("0::/a/b\n", V2_MOUNT)
     assert available_bytes(proc=tree.proc, root=tree.root) == 7 * GB
     tree.group("/sys/fs/cgroup/a/b", memory_max=str(9 * GB), memory_current=str(GB), memory_stat=stat(0, 0))
@@ -148,4 +155,14 @@ def test_this_machine_can_be_asked() -> None:
     """Whatever its limits are."""
     for each in memory_of_groups():
         assert 0 <= each.available_bytes <= each.total_bytes
-    assert 0 < available_bytes() <= psutil.virtual_memory().total
+    assert 0 < available_bytes() <= total_bytes() <= psutil.virtual_memory().total
+
+
+def test_the_memory_of_the_machine_is_what_psutil_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """With the kernel's file, and on a system that has none."""
+    quick = machine_memory()
+    monkeypatch.setattr(memory_limits, "MEMINFO", tmp_path / "none")
+    slow = machine_memory()
+    assert quick.total == slow.total == psutil.virtual_memory().total
+    assert abs(quick.available - slow.available) < GB
+    assert abs(quick.swap_used - slow.swap_used) < GB

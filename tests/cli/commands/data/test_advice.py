@@ -6,11 +6,11 @@ import pytest
 from msgspec.structs import replace
 
 from cli.commands.data.advice import Change, adjusted_rows, advice_rows, advise
-from cli.commands.data.cost import USABLE_SHARE, Machine
+from cli.commands.data.cost import Machine
 from events.settings import DataSettings, JobSettings, ModelSettings, TrainingSettings
 from gpu.data.examine.examination import Examination, FileFacts, RowResult
 from gpu.data.examine.report import Report
-from gpu.model.training_memory import ModelShape, estimate_memory
+from gpu.model.training_memory import CPU_SHARE, ModelShape, estimate_memory
 
 SETTINGS = JobSettings(model=ModelSettings(path="m"), training=TrainingSettings(batch_size=4, gradient_accumulation=4))
 SIZE = ModelShape(
@@ -38,7 +38,7 @@ def report(*lengths: int, settings: JobSettings = SETTINGS) -> Report:
 def machine(positions: float, settings: JobSettings = SETTINGS) -> Machine:
     """A machine in which a micro-batch of so many positions just fits."""
     needed = estimate_memory(SIZE, settings, int(positions), on_cpu=True).total_bytes
-    total = int(needed / USABLE_SHARE) + 10
+    total = int(needed / CPU_SHARE) + 10
     return Machine(device="main memory", on_cpu=True, total_bytes=total, available_bytes=total)
 
 

@@ -12,7 +12,6 @@ import pytest
 from msgspec.structs import replace
 
 from cli.commands.data.cost import (
-    USABLE_SHARE,
     Machine,
     Speed,
     cost_json,
@@ -29,7 +28,7 @@ from cli.output.terminal import ATTENTION
 from events.kinds import AnyEvent, StepReached
 from events.settings import DataSettings, JobSettings, LoraSettings, ModelSettings, TrainingSettings
 from gpu.data.plan.batches import Batches
-from gpu.model.training_memory import ModelShape
+from gpu.model.training_memory import CPU_SHARE, ModelShape
 from tests.cli.commands.data.test_advice import SIZE, report
 
 MACHINE = Machine(device="main memory", on_cpu=True, total_bytes=8 * 10**9, available_bytes=10**9)
@@ -83,8 +82,8 @@ def test_a_model_that_does_not_fit_is_said_with_what_helps() -> None:
     settings = JobSettings(model=ModelSettings(path="m"))
     cost = cost_of(report(100), settings, SIZE, MACHINE, None)
     assert cost.memory is not None
-    fixed = cost.memory.total_bytes - cost.memory.activations_bytes
-    small, tiny = (replace(MACHINE, total_bytes=int(fixed / USABLE_SHARE) + more) for more in (10, -10))
+    fixed = cost.memory.total_bytes - cost.memory.activations_bytes - cost.memory.logits_bytes
+    small, tiny = (replace(MACHINE, total_bytes=int(fixed / CPU_SHARE) + more) for more in (10, -10))
     assert [row.style for row in cost_rows(cost, small)] == ["", "", ATTENTION], "a smaller batch fits"
     assert "may not fit" in cost_rows(cost, tiny)[-1].text
     assert '"lora" or "qlora"' in cost_rows(cost, tiny)[-1].text

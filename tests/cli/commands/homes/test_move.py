@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 from collections.abc import Callable
 from pathlib import Path
 
@@ -58,6 +59,23 @@ def test_a_moved_home_is_whole_and_the_old_one_is_gone(
     assert [path.name for path in tmp_path.iterdir()] == ["new"]
     trained.__init__(new)  # type: ignore[misc]  # the fixtures run the daemon of this object
     run()
+
+
+def test_nothing_writes_to_a_home_while_it_moves(
+    trained: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No daemon, no backup, no command: all locks are held."""
+    rename, locks = move._rename, (trained.daemon_lock, trained.backup_lock, trained.journal / "lock")
+
+    def locked(old: Path, new: Path) -> bool:
+        for path in locks:
+            with path.open() as file, pytest.raises(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return rename(old, new)
+
+    monkeypatch.setattr(move, "_rename", locked)
+    move_home(trained, tmp_path / "new", json=False)
+    assert not trained.root.exists()
 
 
 def test_paths_in_the_config_follow(home: Home, tmp_path: Path) -> None:
