@@ -71,7 +71,7 @@ def scores_text(scores: Scores) -> str:
     parts = []
     tokens = sum(file.tokens for file in scores.files)
     if tokens:
-        parts.append(f"held-out loss {_mean_loss(scores.files, tokens)} on {_files(len(scores.files))}")
+        parts.append(f"held-out loss {_mean_loss(scores.files)} on {_files(len(scores.files))}")
     if scores.questions.total:
         parts.append(f"{scores.questions.right} of {scores.questions.total} questions right")
     return ", ".join(parts) or "nothing was measured"
@@ -85,11 +85,10 @@ def _evaluated_text(event: kinds.VersionEvaluated, *, is_held: bool) -> str:
     return f"evaluated {event.version}: {now}{before} ({event.seconds:.1f} s){worse}{problem}"
 
 
-def _mean_loss(files: tuple[FileScore, ...], tokens: int) -> str:
-    losses = [(file.loss, file.tokens) for file in files]
-    if any(isinstance(loss, str) for loss, _ in losses):
-        return "not finite"
-    return f"{sum(float(loss) * count for loss, count in losses) / tokens:.4f}"
+def _mean_loss(files: tuple[FileScore, ...]) -> str:
+    """Each file counts once, as in the status and in `keepstep versions show`."""
+    losses = [file.loss for file in files if isinstance(file.loss, float)]
+    return "not finite" if len(losses) < len(files) else f"{sum(losses) / len(losses):.4f}"
 
 
 def _files(number: int) -> str:

@@ -59,13 +59,15 @@ def worst_change(changes: tuple[FileChange, ...]) -> FileChange | None:
 def _measured(record: Record, event: JobEvaluated, before: State) -> Measured:
     job = before.training.current
     losses = {each.job: each.loss for each in event.scores.files if isinstance(each.loss, float)}
+    broken = len(event.scores.files) - len(losses)
+    finite = f"the loss on held-out rows of {broken} of {len(event.scores.files)} files is not finite" if broken else ""
     return Measured(
         at=record.at,
         name=job.name if job is not None else event.job[:12],
         files=len(event.scores.files),
         loss=average(losses),
         questions=event.scores.questions,
-        problem=event.problem,
+        problem="; ".join(filter(None, (finite, event.problem))),
     )
 
 

@@ -25,13 +25,13 @@ def text(event: AnyEvent, state: State | None = None) -> str:
     return found
 
 
-def test_scores_are_the_mean_over_all_tokens() -> None:
+def test_each_file_counts_once_in_the_mean() -> None:
     files = tuple(
         FileScore(job=name * 64, rows=1, tokens=tokens, loss=loss, accuracy=0.5)
         for name, tokens, loss in (("a", 3, 1.0), ("b", 1, 2.0))
     )
     scores = Scores(files=files, questions=QuestionScore(total=10, right=9))
-    assert scores_text(scores) == "held-out loss 1.2500 on 2 files, 9 of 10 questions right"
+    assert scores_text(scores) == "held-out loss 1.5000 on 2 files, 9 of 10 questions right"
 
 
 def test_a_job_says_what_was_measured_or_why_nothing_was() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
 from core.job import Job
 from core.state import State
 from core.structures.evaluations import Evaluations, Held, Pending
+from core.topics.evaluation.replay_share import ReplayShare
 from core.topics.training import Training
 from events import kinds
 from events.codec import Record
@@ -42,11 +44,20 @@ def test_a_version_has_the_mark_of_its_newest_evaluation() -> None:
     assert folded(DONE, replace(deleted, version="v002")).marks == {}
 
 
+def test_what_the_snapshot_keeps_can_be_read_again() -> None:
+    """A value that its own type refuses would make every snapshot unreadable, and every start slow."""
+    for progress in (folded(DONE), folded(FAILED), folded(evaluated(B, 20, {A: 1.0}))):
+        assert msgspec.json.decode(msgspec.json.encode(progress), type=Progress) == progress
+    known = ReplayShare().measured(evaluated(B, 20, {A: 1.0}))
+    assert msgspec.json.decode(msgspec.json.encode(known), type=ReplayShare) == known
+
+
 def test_the_last_job_is_summed_up() -> None:
-    """The mean over the files; a loss that is not finite counts in no mean."""
+    """The mean over the files; a loss that is not finite counts in no mean, and is said."""
     job = Job(id=B, name="b.jsonl", size_bytes=1, priority="normal", status="training")
     measured = folded(evaluated(B, 20, {A: 1.0, B: "NaN"}), state=State(training=Training(in_progress=(job,)))).measured
     assert measured is not None
+    assert measured.problem == "the loss on held-out rows of 1 of 2 files is not finite"
     assert (measured.name, measured.files, measured.loss, measured.questions.right) == ("b.jsonl", 2, 1.0, 1)
 
 
