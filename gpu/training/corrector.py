@@ -194,7 +194,7 @@ class Corrector:
                 chat=encoder.has_chat_template,
                 answers=count,
                 right=right,
-                distinct=distinct_n([text.split() for texts in given.texts for text in texts], 2) or 0.0,
+                distinct=_distinct_pairs([reply.ids for replies in given.replies for reply in replies]),
                 mean_tokens=tokens / count,
                 kl=kl,
                 tokens=tokens,
@@ -312,6 +312,12 @@ class _NoPrompts(Exception):
 
 class _NothingJudged(Exception):
     """The program that judges answers does not work."""
+
+
+def _distinct_pairs(answers: Sequence[Sequence[int]]) -> float:
+    """Return distinct-2 of the tokens. The beginning and the end of an answer count as tokens, so that an answer of one
+    token has pairs too."""
+    return distinct_n([(None, *ids, None) for ids in answers], 2) or 0.0
 
 
 def _is_whole(reply: Reply, text: str) -> bool:
