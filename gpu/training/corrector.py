@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from events.statistics import distinct_n
 
 from events.generation import Sampling
 from events.messages import SelfCorrected, SelfCorrectionFailed, SelfCorrectionPutOff
@@ -30,6 +29,7 @@ from events.self_correction import (
     SelfCorrectionSettings,
     round_seed,
 )
+from events.statistics import distinct_n
 from gpu.data.encode.encoder import Encoder
 from gpu.data.plan.held_out import read_validation_set, validation_path
 from gpu.data.plan.prepare import PreparedJob
