@@ -69,6 +69,7 @@ class EventHandler:
         elif isinstance(event, kinds.VersionEvaluated | kinds.VersionPromoted):
             self.supervisor.end()  # as after a consolidation; what it needed may be deleted now
             self.execute(commands.Retain(retention=self.watch.config.retention))
+            sweep(self.store, self.deletes.discard)  # the results that newer ones have replaced
         elif isinstance(event, _ENDED_EARLY) and event.failure is None:
             sweep(self.store, self.deletes.discard)
         elif isinstance(event, kinds.AttemptFailed | kinds.ConsolidationAborted | kinds.VersionEvaluationFailed):
