@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from cli.arguments.resolve import ORIGIN, find_version_id
 from cli.commands.common import read_state
 from cli.commands.lineage import read_lineage
-from cli.commands.models.evaluation import Flip, Flips, flips, flips_json, show_flips
+from cli.commands.models.evaluation import Flips, flips, flips_json, show_flips
 from cli.home.paths import Home
 from cli.output.terminal import print_json, print_listing, say
 
@@ -21,24 +21,32 @@ def difference(home: Home, name: str, other: str) -> dict[str, Any]:
 
     Raises UserError for an unknown version, journal.errors.JournalError.
     """
+    return _difference(home, name, other)[0]
+
+
+def _difference(home: Home, name: str, other: str) -> tuple[dict[str, Any], Flips, dict[str, str]]:
+    """The difference as JSON values, the scores that changed, and the names of the files by the id of their job."""
     state = read_state(home)
     name, other = (find_version_id(state, each, origin=True) for each in (name, other))
     one, two = (() if each == ORIGIN else tuple(read_lineage(home, each).parts) for each in (name, other))
-    return {
+    names = {part.job: part.name for part in (*one, *two)}
+    scores = flips(home, state, name, other)
+    found = {
         name: [_part_row(part) for part in _only_in(one, two)],
         other: [_part_row(part) for part in _only_in(two, one)],
         "settings": _changed_settings(one, two),
-        "questions": flips_json(flips(home, state, name, other)),
+        "questions": flips_json(scores, names),
     }
+    return found, scores, names
 
 
 def show_difference(home: Home, name: str, other: str, *, json: bool) -> None:
     """`keepstep versions diff`."""
-    found = difference(home, name, other)
+    found, scores, names = _difference(home, name, other)
     if json:
         print_json(found)
         return
-    settings, questions = found.pop("settings"), found.pop("questions")
+    settings, _ = found.pop("settings"), found.pop("questions")
     for version, rows in found.items():
         if rows:
             say(f"trained only for {version}:")
@@ -48,7 +56,7 @@ def show_difference(home: Home, name: str, other: str, *, json: bool) -> None:
     for change in settings:
         say(f"settings: {change}")
     before, after = found
-    show_flips(Flips(**{**questions, "questions": [Flip(**each) for each in questions["questions"]]}), before, after)
+    show_flips(scores, before, after, names)
 
 
 def _only_in(parts: tuple[Part, ...], others: tuple[Part, ...]) -> list[Part]:

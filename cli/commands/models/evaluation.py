@@ -12,7 +12,7 @@ from cli.home.paths import Home
 from cli.output.evaluation_lines import task_text
 from cli.output.terminal import ATTENTION, BAD, GOOD, Row, number, print_json, print_listing, print_report, say
 from cli.text import printable
-from events.evaluation import Comparison, EvaluationResults, FileScore, QuestionResult, ResultsFile, Scores
+from events.evaluation import Comparison, EvaluationResults, FileChange, FileScore, ModelResults, ResultsFile, Scores
 from journal.durable import read_file
 from projections.evaluation.marks import Verdict, verdict, worst_change
 
@@ -134,16 +134,13 @@ def file_table(found: VersionResult, chart: EvaluationChart) -> tuple[list[str],
     rows = []
     for score in found.scores.files:
         change = changes.get(score.job)
-        interval = ""
-        if change is not None and change.low is not None and change.high is not None:
-            interval = f"{change.low:+z.3f} to {change.high:+z.3f}"
         rows.append(
             [
                 chart.names.get(score.job, score.job[:12]),
                 str(score.rows),
                 number(score.loss),
                 _signed(change.change) if change is not None else "",
-                interval,
+                _interval(change) if change is not None else "",
                 f"{score.accuracy:.0%}",
             ]
         )
@@ -158,6 +155,10 @@ def _mean_loss(files: Sequence[FileScore]) -> float | None:
 def _change_text(change: object, low: float | None, high: float | None) -> str:
     interval = f" (95 % interval {low:+z.3f} to {high:+z.3f})" if low is not None and high is not None else ""
     return f"its loss changed by {_signed(change)} nats per token{interval}"
+
+
+def _interval(change: FileChange) -> str:
+    return f"{change.low:+z.3f} to {change.high:+z.3f}" if change.low is not None and change.high is not None else ""
 
 
 def _signed(value: object) -> str:
@@ -240,13 +241,15 @@ class Flip(NamedTuple):
 
 
 class Flips(NamedTuple):
-    """Questions that flipped between two versions."""
+    """Questions that flipped between two versions, and how the loss on each file changed."""
 
     questions: list[Flip]
     asked: int
     """Questions that both were asked."""
     problem: str = ""
     """Why there is nothing to compare; "": there is."""
+    files: tuple[FileChange, ...] = ()
+    """On the rows that both were scored on."""
 
 
 def read_results(home: Home, file: ResultsFile) -> EvaluationResults | str:
@@ -265,45 +268,64 @@ def read_results(home: Home, file: ResultsFile) -> EvaluationResults | str:
 
 
 def flips(home: Home, state: State, name: str, other: str) -> Flips:
-    """The questions that flipped from version `name` to `other`; each is a version or the origin."""
-    found: dict[str, Sequence[QuestionResult]] = {}
+    """What changed from version `name` to `other`; each is a version or the origin."""
+    from gpu.evaluation.results import compare
+
+    found: list[ModelResults] = []
     for version, partner in ((name, other), (other, name)):
-        answers = _answers(home, state, version) or _answers_as_parent(home, state, version, partner)
-        if isinstance(answers, str) or answers is None:
-            return Flips([], 0, answers or f"{version} was not evaluated: `keepstep versions evaluate {version}`")
-        found[version] = answers
-    before = {each.id: each for each in found[name]}
-    both = [(then, each) for each in found[other] if (then := before.get(each.id)) and then.content == each.content]
+        results = _results(home, state, version) or _results_as_parent(home, state, version, partner)
+        if isinstance(results, str) or results is None:
+            return Flips([], 0, results or f"{version} was not evaluated: `keepstep versions evaluate {version}`")
+        found.append(results)
+    one, two = found
+    before = {each.id: each for each in one.questions}
+    both = [(then, each) for each in two.questions if (then := before.get(each.id)) and then.content == each.content]
     flipped = [
         Flip(now.id, now.suite, now.prompt, now.expected, then.answer, now.answer, now.right)
         for then, now in both
         if then.right != now.right
     ]
-    return Flips(flipped, len(both))
+    return Flips(flipped, len(both), "", compare(None, one, two, _seed(home, state, other)).changes)
 
 
-def _answers(home: Home, state: State, version: str) -> Sequence[QuestionResult] | str | None:
+def _seed(home: Home, state: State, version: str) -> str:
+    """The seed of the intervals: the one that the evaluation of this version has used."""
+    file = state.evaluations.results_of(version)
+    results = read_results(home, file) if file is not None else None
+    return results.suites_sha256 if isinstance(results, EvaluationResults) else ""
+
+
+def _results(home: Home, state: State, version: str) -> ModelResults | str | None:
     file = state.evaluations.results_of(version)
     if file is None:
         return None
     results = read_results(home, file)
-    return results if isinstance(results, str) else results.results.questions
+    return results if isinstance(results, str) else results.results
 
 
-def _answers_as_parent(home: Home, state: State, version: str, child: str) -> Sequence[QuestionResult] | None:
-    """The answers of a version that was evaluated only as the parent of another one."""
+def _results_as_parent(home: Home, state: State, version: str, child: str) -> ModelResults | None:
+    """The results of a version that was evaluated only as the parent of another one."""
     file = state.evaluations.results_of(child)
     results = read_results(home, file) if file is not None else None
-    if not isinstance(results, EvaluationResults) or results.parent_results is None:
+    if not isinstance(results, EvaluationResults):
         return None
-    return results.parent_results.questions if (results.parent or "origin") == version else None
+    return results.parent_results if (results.parent or "origin") == version else None
 
 
-def show_flips(found: Flips, name: str, other: str) -> None:
-    """The part of `keepstep versions diff` about questions."""
+def show_flips(found: Flips, name: str, other: str, names: dict[str, str]) -> None:
+    """The part of `keepstep versions diff` about scores. `names`: of files, by the id of their job."""
     if found.problem:
-        say(f"questions: {found.problem}")
+        say(f"scores: {found.problem}")
         return
+    if found.files:
+        say(f"loss on held-out rows, {other} minus {name} (nats per token):")
+        print_listing(
+            ["file", "rows", "change", "95 % interval"],
+            [
+                [names.get(each.job, each.job[:12]), str(each.rows), _signed(each.change), _interval(each)]
+                for each in found.files
+            ],
+        )
     say(f"questions: {len(found.questions)} of {found.asked} flipped")
     for each in found.questions[:FLIPS_SHOWN]:
         print_report(
@@ -323,9 +345,10 @@ def show_flips(found: Flips, name: str, other: str) -> None:
         say(f"… and {len(found.questions) - FLIPS_SHOWN} more; --json has all")
 
 
-def flips_json(found: Flips) -> dict[str, Any]:
+def flips_json(found: Flips, names: dict[str, str]) -> dict[str, Any]:
     """The flips as JSON values."""
-    return {**found._asdict(), "questions": [each._asdict() for each in found.questions]}
+    files = [{**msgspec.to_builtins(each), "name": names.get(each.job, "")} for each in found.files]
+    return {**found._asdict(), "questions": [each._asdict() for each in found.questions], "files": files}
 
 
 def _line(text: str) -> str:

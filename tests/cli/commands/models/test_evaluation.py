@@ -28,6 +28,7 @@ from events.evaluation import (
     QuestionResult,
     QuestionScore,
     ResultsFile,
+    RowScore,
 )
 from events.kinds import AnyEvent, VersionEvaluated, VersionHeld
 from projections.progress import VersionMark
@@ -137,7 +138,12 @@ def test_flipped_questions_have_both_answers(tmp_path: Path, capsys: pytest.Capt
     home = Home(tmp_path)
     before = (answer(1, "5", right=False), answer(2, "4", right=True), answer(3, "4", right=True))
     after = (answer(1, "4", right=True), answer(2, "7", right=False), answer(3, "5", right=False, content="cd"))
-    file = write(home, "v002", ModelResults(questions=after), ModelResults(questions=before))
+    rows = [
+        tuple(RowScore(id=f"r{row}", job=A, tokens=10, loss=loss, right=5) for row in range(5)) for loss in (10.0, 15.0)
+    ]
+    file = write(
+        home, "v002", ModelResults(questions=after, rows=rows[1]), ModelResults(questions=before, rows=rows[0])
+    )
     state = evaluated("v002", file)
     found = flips(home, state, "origin", "v002")
     assert [(each.id, each.before, each.after, each.right) for each in found.questions] == [
@@ -145,9 +151,10 @@ def test_flipped_questions_have_both_answers(tmp_path: Path, capsys: pytest.Capt
         ("q2", "4", "7", False),
     ]
     assert found.asked == 2  # the third was changed between the two
-    show_flips(found, "origin", "v002")
+    show_flips(found, "origin", "v002", {A: "a.jsonl"})
     text = capsys.readouterr().out
     assert "questions: 2 of 2 flipped" in text
+    assert "a.jsonl  5     +0.500  +0.500 to +0.500" in text
     assert "origin    ✓ 4" in text
     assert "v002      ✗ 7" in text
     assert flips(home, state, "v001", "v002").problem == "v001 was not evaluated: `keepstep versions evaluate v001`"
