@@ -26,7 +26,8 @@ from typing import Any, NamedTuple
 SEEDS = (1, 2, 3)
 TRAINED, NEXT, ASKED = 1200, 320, 500
 """Sums that the model is trained on, those in each of the first two files, and held-out sums."""
-PRETRAINING_STEPS = 350
+PRETRAINED_TO, CHECK_EVERY = 0.6, 25
+"""The model is trained until so many of its sums are right, checked every so many steps."""
 ROOT = Path(__file__).parents[1]
 END = "<|end|>"
 
@@ -170,9 +171,11 @@ def _pretrain(place: Path, trained: Sequence[Sum], seed: int) -> None:
     texts = [_ids(tokenizer, pair) for pair in trained]
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.1)
     dice = random.Random(seed)
-    for step in range(PRETRAINING_STEPS):
+    step = 0
+    while step % CHECK_EVERY or not step or _share(model, tokenizer, trained[:ASKED]) < PRETRAINED_TO:
+        step += 1
         for group in optimizer.param_groups:
-            group["lr"] = 1e-3 * min(1.0, (step + 1) / 50)
+            group["lr"] = 1e-3 * min(1.0, step / 50)
         batch = dice.sample(texts, 64)
         longest = max(len(ids) for ids, _ in batch)
         ids = torch.tensor([row + [0] * (longest - len(row)) for row, _ in batch])
@@ -192,11 +195,15 @@ def _ids(tokenizer: Any, pair: Sum) -> tuple[list[int], int]:
 
 
 def _accuracy(directory: Path, asked: Sequence[Sum]) -> float:
-    """Share of right greedy answers."""
-    import torch
+    """Share of right greedy answers of a checkpoint."""
     from transformers import AutoModelForCausalLM
 
-    tokenizer, model = _tokenizer(), AutoModelForCausalLM.from_pretrained(directory)
+    return _share(AutoModelForCausalLM.from_pretrained(directory), _tokenizer(), asked)
+
+
+def _share(model: Any, tokenizer: Any, asked: Sequence[Sum]) -> float:
+    import torch
+
     given = torch.tensor([ids[:start] for ids, start in (_ids(tokenizer, pair) for pair in asked)])  # equally long
     made = model.generate(given, max_new_tokens=8, do_sample=False, attention_mask=torch.ones_like(given))
     said = tokenizer.batch_decode(made[:, given.shape[1] :], skip_special_tokens=True)

@@ -69,7 +69,7 @@ class SelfCorrectionSettings(Section, frozen=True, kw_only=True):
     pass_rate_drop: Portion = 0.2
     """Stop if the share of right answers falls by more than this below its highest mean of three rounds."""
     distinct_drop: Portion = 0.2
-    """The same for the share of different word pairs (distinct-2): the answers become alike."""
+    """The same for the share of different token pairs (distinct-2): the answers become alike."""
 
 
 class OwnAnswer(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):

@@ -54,7 +54,7 @@ CONSOLIDATION = {
 
 SELF_CORRECTION = {
     "corrected": "prompts are answered and judged for self-correction, and this is not reported",
-    "correction_staged": "the file of self-correction is written and synced, and not accepted",
+    "correction_staged": "the file of self-correction is written, and not accepted",
     "correction_accepted": "the file of self-correction is in the queue, and this is not journaled as its outcome",
 }
 """The failpoints of self-correction: the first one in the worker, the others in the daemon."""

@@ -1,7 +1,7 @@
 """Queue a file of self-correction: write it, accept it like any other file, and journal the outcome.
 
     self_correction_file_started    the intent
-    run/self-correction-0007.jsonl  the file, written and synced; removed when it is accepted
+    run/self-correction-0007.jsonl  the file; removed when it is accepted
     file_enqueued                   by the path of `keepstep add`
     self_correction_file_queued     the outcome
 
@@ -42,7 +42,7 @@ def queue_file(store: EventStore, started: SelfCorrectionFileStarted) -> Iterato
     finish_arrivals(store)
     job, staged = hashlib.sha256(built.data).hexdigest(), home.run / started.name
     if store.state.job(job) is None and not home.storage.exists(home.data_file(job)):
-        durable.write_atomically(staged, built.data, sync=True, storage=home.storage)
+        durable.write_atomically(staged, built.data, sync=False, storage=home.storage)  # the copy is synced
         failpoint("correction_staged")
         yield from accept_copy(store, staged, "low")
         failpoint("correction_accepted")

@@ -232,7 +232,7 @@ def sweep_temporaries(home: Home) -> None:
             durable.remove_tree(home.root / name, storage=home.storage)
     for name in home.storage.names(home.run):
         unfinished = durable.is_temporary(name) and name.startswith(f".{home.usual.name}.")
-        staged = name.startswith("self-correction-")  # it is made again if it is not in the queue
+        staged = name.removeprefix(".").startswith("self-correction-")  # it is made again if it is not in the queue
         if unfinished or staged or (name.startswith("worker-") and name.endswith(".sock")):
             home.storage.unlink(home.run / name)
 

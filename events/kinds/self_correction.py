@@ -38,7 +38,7 @@ class SelfCorrectionAnswered(Event, frozen=True, kw_only=True, tag="self_correct
     """Answers of the round, also those that are left out."""
     right: int
     distinct: float
-    """distinct-2: different pairs of words as a share of all pairs in the answers."""
+    """distinct-2: different pairs of tokens as a share of all pairs in the answers."""
     mean_tokens: float
     kl: float | None
     """KL(weights ‖ version) per token of the answers, nats; None: the version is not in memory (full weights)."""

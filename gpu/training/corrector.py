@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from events.statistics import distinct_n
 
 from events.generation import Sampling
 from events.messages import SelfCorrected, SelfCorrectionFailed, SelfCorrectionPutOff
@@ -30,6 +29,7 @@ from events.self_correction import (
     SelfCorrectionSettings,
     round_seed,
 )
+from events.statistics import distinct_n
 from gpu.data.encode.encoder import Encoder
 from gpu.data.plan.held_out import read_validation_set, validation_path
 from gpu.data.plan.prepare import PreparedJob
@@ -194,7 +194,7 @@ class Corrector:
                 chat=encoder.has_chat_template,
                 answers=count,
                 right=right,
-                distinct=distinct_n([text.split() for texts in given.texts for text in texts], 2) or 0.0,
+                distinct=_distinct_pairs([reply.ids for replies in given.replies for reply in replies]),
                 mean_tokens=tokens / count,
                 kl=kl,
                 tokens=tokens,
@@ -312,6 +312,12 @@ class _NoPrompts(Exception):
 
 class _NothingJudged(Exception):
     """The program that judges answers does not work."""
+
+
+def _distinct_pairs(answers: Sequence[Sequence[int]]) -> float:
+    """Return distinct-2 of the tokens. The beginning and the end of an answer count as tokens, so that an answer of one
+    token has pairs too."""
+    return distinct_n([(None, *ids, None) for ids in answers], 2) or 0.0
 
 
 def _is_whole(reply: Reply, text: str) -> bool:

@@ -147,7 +147,7 @@ def concern_of(own: SelfCorrection, settings: SelfCorrectionSettings) -> kinds.S
         return kinds.SelfCorrectionStopped(cause="pass_rate", message=message)
     if best.distinct - mean.distinct > settings.distinct_drop:
         message = (
-            f"its answers become alike: {mean.distinct:.0%} of their word pairs differ in the last {WINDOW} rounds, "
+            f"its answers become alike: {mean.distinct:.0%} of their token pairs differ in the last {WINDOW} rounds, "
             f"after {best.distinct:.0%} before; [self_correction] distinct_drop allows a fall of "
             f"{settings.distinct_drop:.0%}"
         )

@@ -176,3 +176,10 @@ def test_the_model_trains_the_same_parameters_after_a_round(home: Home) -> None:
     names = {name for name, parameter in trained.model.named_parameters() if parameter.requires_grad}
     assert len(names) == len(trained.parameters)
     assert torch.are_deterministic_algorithms_enabled()
+
+
+def test_short_answers_have_pairs_too() -> None:
+    """A number is one token, or a few; equal answers are alike."""
+    assert corrector._distinct_pairs([[1], [2], [3]]) == 1.0
+    assert corrector._distinct_pairs([[1], [1], [1], [1]]) == 0.25
+    assert corrector._distinct_pairs([[], []]) == 0.5
