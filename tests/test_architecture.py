@@ -142,6 +142,7 @@ TESTED_ELSEWHERE = {
     "cli/main.py": "tests/cli/test_commands.py",
     "cli/status/fast.py": "tests/cli/test_commands.py",
     "cli/home/snapshot_reader.py": "tests/cli/daemon/test_loop.py",
+    "cli/commands/journal_repair.py": "tests/cli/test_commands.py",
     "cli/commands/config.py": "tests/cli/config/test_edit.py",
     "cli/status/report.py": "tests/cli/test_commands.py",
     "cli/diagnosis/logs.py": "tests/cli/home/test_log_files.py",
