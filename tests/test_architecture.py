@@ -97,7 +97,6 @@ TESTED_ELSEWHERE = {
     "journal/segments.py": "tests/journal/test_log.py",
     "journal/survey.py": "tests/journal/test_damage.py",
     "journal/writer.py": "tests/journal/test_log.py",
-    "gpu/versions/logit_check.py": "tests/gpu/versions/test_export.py",
     "gpu/generate/process.py": "tests/cli/generate/test_process.py",
     "gpu/artifacts/backup.py": "tests/gpu/versions/test_consolidate.py",
     "gpu/versions/merged_model.py": "tests/gpu/versions/test_consolidate.py",

@@ -190,6 +190,34 @@ def test_the_next_samples_follow_as_soon_as_they_cost_little_enough(steps_total:
     assert sampler._affordable_step(8, round_s=1.0) == next_step
 
 
+def test_other_samples_have_an_unknown_cost_and_their_own_questions() -> None:
+    """A request for the same samples keeps both."""
+    unused: Any = None
+    orders: list[Sample] = []
+    sampler = Sampler(
+        attempt=1,
+        home=Path(),
+        prepared=unused,
+        trained=unused,
+        tokenizer=unused,
+        limits=unused,
+        plan=plan(8),
+        budget=SampleBudget(abandoned=True, round_s=9.0),
+        channel=cast("Any", SimpleNamespace(take_sample_order=lambda: orders.pop())),
+        heartbeats=unused,
+    )
+    sampler.prepared = cast("Any", SimpleNamespace(validation=None))
+    questions = sampler._questions = cast("Any", ["What?"])
+    for changed, kept, round_s in (
+        (plan(8), questions, 9.0),
+        (plan(8, max_new_tokens=99), questions, None),
+        (plan(8, max_new_tokens=99, prompts=5), None, None),
+    ):
+        orders.append(Sample(attempt=1, plan=changed, asked=False))
+        sampler.visit(1, 1)
+        assert (sampler._questions, sampler._round_s) == (kept, round_s)
+
+
 def test_a_round_of_unknown_cost_stops_after_a_few_tokens(home: Home) -> None:
     """A new home has trained next to nothing: the probe costs little, and says what the round would have cost."""
     train(home, job_settings(), plan(max_new_tokens=400), budget=BUDGET)
