@@ -137,7 +137,6 @@ TESTED_ELSEWHERE = {
     "cli/commands/control.py": "tests/cli/test_commands.py",
     "cli/home/paths.py": "tests/cli/test_commands.py",
     "cli/commands/journal.py": "tests/cli/test_commands.py",
-    "cli/home/event_store.py": "tests/cli/daemon/test_loop.py",
     "cli/main.py": "tests/cli/test_commands.py",
     "cli/status/fast.py": "tests/cli/test_commands.py",
     "cli/home/snapshot_reader.py": "tests/cli/daemon/test_loop.py",

@@ -300,7 +300,6 @@ def test_a_long_name_is_cut_from_its_beginning() -> None:
     assert safe_name("ü" * 300 + ".jsonl") == "ü" * 97 + ".jsonl"
 
 
-@needs_root
 class Appended(Storage):
     """The inbox is on another file system. Another process adds a row to a file while it is copied."""
 
@@ -332,6 +331,7 @@ def test_a_file_that_grows_while_it_is_copied_stays_in_the_inbox(home: Home, dro
     assert home.data_file(job.id).read_bytes() == b"row\nmore\n"
 
 
+@needs_root
 def test_what_was_exchanged_before_the_move_goes_to_rejected(
     open_home: Home, drop: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

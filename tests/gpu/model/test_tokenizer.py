@@ -73,7 +73,7 @@ def test_where_only_the_config_says_which_tokenizer_it_is_the_config_is_kept_too
     assert saved_tokenizer_sha256(tmp_path) == tokenizer_sha256(load_tokenizer(ModelSettings(path="model"), tmp_path))
 
 
-def test_a_config_that_does_not_tell_the_tokenizer_either_is_not_kept(tmp_path: Path) -> None:
+def test_a_config_that_does_not_decide_the_tokenizer_is_not_kept(tmp_path: Path) -> None:
     make_tiny_model(tmp_path / "model")
     settings = ModelSettings(path="model")
     files = tokenizer_files_to_save(load_tokenizer(settings, tmp_path), settings, tmp_path, "0" * 64)

@@ -7,7 +7,7 @@ from events import kinds, messages
 from tests.core.situations import at_work
 
 
-def test_only_the_attempt_that_runs_is_told_to_run_a_step_again() -> None:
+def test_only_the_attempt_that_runs_is_asked_to_run_a_step_again() -> None:
     state = at_work().state
     attempt, job = state.attempts.current, state.training.current
     assert attempt is not None
