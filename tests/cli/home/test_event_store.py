@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-from cli.home import event_store
 from cli.home.event_store import EventStore
 from cli.home.paths import Home
-from projections.machine import read_machine
+from projections.machine import read_machine, write_machine
 from tests.harness.locks import is_locked
 from tests.projections.test_machine import VIEW
 
@@ -20,13 +19,13 @@ def test_the_view_of_the_machine_is_written_while_no_command_writes(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`keepstep doctor --fix` deletes files that are half written, under the same lock."""
-    write, locks = event_store.write_machine, []
+    locks: list[bool] = []
 
     def written(path: Path, *arguments: Any, **options: Any) -> None:
         locks.append(is_locked(home.journal / "lock"))
-        write(path, *arguments, **options)
+        write_machine(path, *arguments, **options)
 
-    monkeypatch.setattr(event_store, "write_machine", written)
+    monkeypatch.setattr("cli.home.event_store.write_machine", written)
     with closing(EventStore.open(home)) as store:
         store.write_machine_view(VIEW)
     assert locks == [True]
