@@ -17,7 +17,7 @@ from cli.home.backups import backup_lock_held, make_backup
 from cli.home.event_store import EventStore
 from cli.home.paths import Home
 from cli.home.snapshot_reader import load_state
-from core.commands import QuarantineCheckpoint
+from core.commands import QuarantineCheckpoint, StartDaemon
 from core.state import State
 from gpu.artifacts import backup
 from gpu.artifacts.artifact import CheckpointDirectory
@@ -128,6 +128,7 @@ def test_a_damaged_checkpoint_is_kept_in_quarantine(trained: Home) -> None:
     head = state(trained).head.checkpoint
     assert head is not None
     with closing(EventStore.open(trained)) as store:
+        store.execute(StartDaemon(pid=1, process_started_at=1.0, boot_id="", host="", keepstep=""))
         store.execute(QuarantineCheckpoint(checkpoint=head.id, problem="a flipped bit"))
         assert sweep(store) == [head.id]
     assert (trained.quarantine / head.id).is_dir()
