@@ -116,13 +116,6 @@ def test_one_that_is_made_while_a_daemon_sweeps_stays(trained: Home) -> None:
     assert "manual-0001  good" in keepstep(trained, "backup", "verify")[1]
 
 
-def test_one_that_was_made_after_the_daemon_read_the_journal_stays(trained: Home) -> None:
-    with closing(EventStore.open(trained)) as store:
-        keepstep(trained, "backup", "create")
-        sweep(store)
-    assert "manual-0001  good" in keepstep(trained, "backup", "verify")[1]
-
-
 def test_a_damaged_checkpoint_is_kept_in_quarantine(trained: Home) -> None:
     """A person may look at it."""
     head = state(trained).head.checkpoint
