@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -11,10 +14,13 @@ from gpu.artifacts.manifest import FileEntry
 from gpu.artifacts.version_manifest import VersionDirectory, VersionManifest
 from gpu.errors import ArtifactBroken
 from gpu.gguf import packages
-from gpu.gguf.export import _model_directory, export_gguf
+from gpu.gguf.export import _model_directory, _publish, export_gguf
 from gpu.gguf.packages import GgufUnavailable
-from gpu.ipc.protocol import ExportGguf, ExportRequest
+from gpu.ipc.protocol import ExportGguf, ExportRequest, GgufProof
 from tests.gpu.helpers import CONTENTS, manifest
+from tests.harness.tiny_model import make_tiny_model
+
+PROOF = GgufProof(prompts=1, same_answers=1, positions=1, agreement=1.0, distance=0.0, tolerance=0.1)
 
 
 @pytest.fixture
@@ -46,3 +52,13 @@ def test_a_missing_package_is_named_before_anything_is_written(
     with pytest.raises(GgufUnavailable, match="a package that is not installed"):
         export_gguf(order)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_proven_file_is_published_with_its_size_and_sha256(order: ExportGguf, tmp_path: Path) -> None:
+    made, target = tmp_path / "f16.gguf", tmp_path / "out" / "gguf"
+    made.write_bytes(b"GGUF")
+    reference: Any = SimpleNamespace(ends={})
+    done = _publish(order, target, made, make_tiny_model(tmp_path / "model"), reference, PROOF, "ab" * 32, 0.0)
+    assert (target / "model.gguf").read_bytes() == b"GGUF"
+    assert (done.size_bytes, done.sha256) == (4, hashlib.sha256(b"GGUF").hexdigest())
+    assert not made.exists()
