@@ -86,7 +86,21 @@ ALSO_TESTED_BY = {
     "cli/daemon/loop.py": ("tests/cli/daemon/test_loop.py",),
     "cli/home/event_store.py": ("tests/cli/daemon/test_loop.py", "tests/cli/daemon/test_loop_on_bad_disks.py"),
     "cli/commands/homes/move.py": ("tests/crash/test_home_move.py",),
-    "cli/commands/lineage.py": ("tests/cli/commands/test_rerun.py",),
+    "cli/commands/journal_repair.py": ("tests/cli/daemon/test_sweep.py",),
+    "cli/commands/lineage.py": ("tests/cli/commands/test_rerun.py", "tests/cli/commands/test_versions.py"),
+    "cli/commands/models/difference.py": ("tests/cli/commands/test_versions.py",),
+    "cli/commands/models/head.py": ("tests/cli/commands/test_backup.py", "tests/cli/commands/test_versions.py"),
+    "cli/commands/rerun.py": ("tests/cli/commands/test_versions.py",),
+    "cli/config/pinning.py": ("tests/cli/home/test_paths_of_any_name.py",),
+    "cli/daemon/sweep.py": ("tests/cli/commands/test_backup.py", "tests/cli/commands/test_versions.py"),
+    "cli/daemon/worker/listener.py": ("tests/cli/daemon/test_loop.py", "tests/cli/daemon/test_loop_on_bad_disks.py"),
+    "cli/daemon/worker/messages.py": ("tests/cli/daemon/test_loop.py", "tests/cli/daemon/test_loop_on_bad_disks.py"),
+    "cli/daemon/worker/supervisor.py": ("tests/cli/daemon/test_loop.py",),
+    "cli/diagnosis/logs.py": ("tests/cli/home/test_log_files.py",),
+    "cli/home/backups.py": ("tests/cli/commands/test_backup.py",),
+    "cli/inbox/accept.py": ("tests/cli/inbox/test_staging.py", "tests/cli/inbox/test_rejection_reports.py"),
+    "cli/inbox/ownership.py": ("tests/cli/inbox/test_staging.py",),
+    "projections/status_view.py": ("tests/cli/status/test_report.py",),
 }
 """What mirrors a module under another name."""
 

@@ -7,21 +7,25 @@ import shutil
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cli.daemon.sweep import discard, sweep
 from cli.errors import UserError
-from cli.home.backups import make_backup
+from cli.home.backups import backup_lock_held, make_backup
 from cli.home.event_store import EventStore
 from cli.home.paths import Home
 from cli.home.snapshot_reader import load_state
+from core.commands import QuarantineCheckpoint, StartDaemon
 from core.state import State
+from gpu.artifacts import backup
 from gpu.artifacts.artifact import CheckpointDirectory
 from gpu.artifacts.manifest import MANIFEST
 from gpu.errors import CheckpointBroken
 from tests.cli.commands.test_checkpoints import keepstep, spoil
 from tests.cli.commands.test_versions import _refused
+from tests.harness.locks import is_locked
 
 Run = Callable[..., list[str]]
 
@@ -112,9 +116,23 @@ def test_one_that_is_made_while_a_daemon_sweeps_stays(trained: Home) -> None:
     assert "manual-0001  good" in keepstep(trained, "backup", "verify")[1]
 
 
+def test_a_damaged_checkpoint_is_kept_in_quarantine(trained: Home) -> None:
+    """A person may look at it."""
+    head = state(trained).head.checkpoint
+    assert head is not None
+    with closing(EventStore.open(trained)) as store:
+        store.execute(StartDaemon(pid=1, process_started_at=1.0, boot_id="", host="", keepstep=""))
+        store.execute(QuarantineCheckpoint(checkpoint=head.id, problem="a flipped bit"))
+        assert sweep(store) == [head.id]
+    assert (trained.quarantine / head.id).is_dir()
+    assert not (trained.checkpoints / head.id).exists()
+
+
+@pytest.mark.parametrize("is_lost", [True, False])
 def test_what_a_backup_holds_is_gone_on_from_and_the_way_back_stays(
-    trained: Home, run: Run, drop: Callable[..., Path]
+    is_lost: bool, trained: Home, run: Run, drop: Callable[..., Path]
 ) -> None:
+    """Whether the checkpoint is gone or one byte of it has changed."""
     keepstep(trained, "backup", "create")
     first = state(trained).head.checkpoint
     assert first is not None
@@ -123,6 +141,9 @@ def test_what_a_backup_holds_is_gone_on_from_and_the_way_back_stays(
     second = state(trained).head.checkpoint
     assert second is not None
     shutil.rmtree(trained.checkpoints / first.id, ignore_errors=True)
+    if not is_lost:
+        shutil.copytree(trained.backups / "manual-0001" / first.id, trained.checkpoints / first.id)
+        spoil(trained, first)
     said = keepstep(trained, "backup", "restore", "manual-0001")[1]
     assert f"continues from {first.id} on the origin" in said
     assert files(trained.checkpoints / first.id) == files(trained.backups / "manual-0001" / first.id)
@@ -174,3 +195,18 @@ def test_the_type_of_a_backup_is_in_its_name_and_in_the_list(trained: Home) -> N
     assert keepstep(trained, "backup", "create", "--type", "pre-change")[0] == 0
     assert json.loads(keepstep(trained, "backup", "--json")[1])[0]["type"] == "pre-change"
     assert keepstep(trained, "backup", "verify", "1") == (0, "pre-change-0001  good\n")
+
+
+def test_a_backup_is_made_by_one_process_while_no_daemon_sweeps(trained: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy, locks = backup.back_up, list[bool]()
+
+    def copied(*arguments: Any, **options: Any) -> Any:
+        locks.append(is_locked(trained.backup_lock))
+        with pytest.raises(UserError, match="another backup is being made"), backup_lock_held(trained):
+            pass
+        return copy(*arguments, **options)
+
+    monkeypatch.setattr("cli.home.backups.back_up", copied)
+    with closing(EventStore.open(trained)) as store:
+        make_backup(store, kind="manual", reason="")
+    assert locks == [True]

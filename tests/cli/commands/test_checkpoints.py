@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 import cli.commands.checkpoints
 from cli.app import app
-from cli.commands.checkpoints import Verified, recovery_text
+from cli.commands.checkpoints import Verified, find_checkpoint, recovery_text
 from cli.errors import UserError
 from cli.home.event_store import EventStore
 from cli.home.paths import Home
@@ -53,6 +53,12 @@ def test_without_a_word_more_it_lists(home: Home, committed: tuple[Checkpoint, .
     assert [line.split()[0] for line in said.splitlines()] == ["step", "6", "7"]
     listed = json.loads(keepstep(home, "checkpoints", "--json")[1])
     assert [each["id"] for each in listed] == [each.id for each in committed]
+
+
+def test_each_is_found_by_its_name_and_the_head_without_one(home: Home, committed: tuple[Checkpoint, ...]) -> None:
+    state = load_state(home)[0].state
+    assert [find_checkpoint(state, each.id) for each in committed] == list(committed)
+    assert find_checkpoint(state, None) == committed[-1]
 
 
 def test_a_home_without_checkpoints_says_so_and_is_good(home: Home) -> None:

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from cli.commands.exports.model import version_to_export
-from cli.commands.lineage import read_lineage
+from cli.commands.lineage import _verify, read_lineage
 from cli.commands.rerun import _committed
 from cli.config.checks.together import time_zone
 from cli.config.schema import load_config
@@ -128,6 +128,9 @@ def test_versions_are_listed_shown_compared_and_restored(home: Home, night: Call
     night("b")
     listed = keepstep(home, "versions", "list")[1]
     assert "v002 ← head" in listed
+    assert listed.count("← head") == 1
+    heads = [json.loads(keepstep(home, "versions", "show", name, "--json")[1])["head"] for name in ("v001", "v002")]
+    assert heads == [False, True]
     assert "of a" in listed
     shown = keepstep(home, "versions", "show", "v002")[1]
     assert "of b" in shown
@@ -136,6 +139,7 @@ def test_versions_are_listed_shown_compared_and_restored(home: Home, night: Call
     difference = keepstep(home, "versions", "diff", "v001", "v002")[1]
     assert "trained only for v001: nothing" in difference
     assert "b.jsonl" in difference
+    assert "a.jsonl" not in difference
     shown = json.loads(keepstep(home, "versions", "diff", "v002", "origin", "--json")[1])
     assert [each["file"] for each in shown["v002"]] == ["a.jsonl", "b.jsonl"]
     said = keepstep(home, "versions", "rollback")[1]
@@ -313,6 +317,18 @@ def test_a_version_that_was_removed_or_edited_by_hand_is_shown_as_damaged_and_no
     assert "DAMAGED: its directory is missing" in keepstep(home, "versions", "list")[1]
 
 
+def test_a_changed_byte_of_a_version_is_found_by_its_lineage(home: Home, night: Callable[[str], list[str]]) -> None:
+    night("a")
+    found = read_lineage(home, "v001")._replace(parts=())  # without the rows, which only a real model has
+    assert [*_verify(home, found, None)] == [("version v001", None)]
+    name = next(iter(json.loads((home.versions / "v001" / "keepstep.json").read_bytes())["files"]))
+    path = home.versions / "v001" / name
+    path.write_bytes(bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:])
+    ((item, problem),) = _verify(home, found, None)
+    assert item == "version v001"
+    assert f"{name} does not have the SHA-256" in str(problem)
+
+
 def test_a_version_is_proved_against_the_backup_that_was_made_before_it(
     home: Home, night: Callable[[str], list[str]]
 ) -> None:
@@ -325,6 +341,9 @@ def test_a_version_is_proved_against_the_backup_that_was_made_before_it(
     assert name == found.version.checkpoint
     assert directory.parent.parent == home.backups
     assert directory.is_dir()
+    night("b")
+    assert _committed(home, read_lineage(home, "v1")) == (name, directory)
+    assert _committed(home, read_lineage(home, "v2"))[1].is_dir()
     state = msgspec.structs.replace(found.state, retention=msgspec.structs.replace(found.state.retention, backups=()))
     with pytest.raises(UserError, match="there is nothing to compare") as refused:
         _committed(home, found._replace(state=state))

@@ -114,6 +114,17 @@ def test_what_weights_mean_is_locked_while_no_version_holds_them(
     assert key in locked_keys(load_state(home)[0].state, load_config(home.config))
 
 
+def test_another_model_does_not_keep_the_commit_of_the_one_before(home: Home, tmp_path: Path) -> None:
+    """A directory has no commits."""
+    model, text = make_model_files(tmp_path / "other"), home.config.read_text(encoding="utf-8")
+    pinned = text.replace('path = "nowhere"', f'path = "org/name"\nrevision = "{"1" * 40}"')
+    assert pinned != text
+    home.config.write_text(pinned, encoding="utf-8")
+    set_key(home, "model.path", str(model))
+    found = load_config(home.config).job.model
+    assert (found.path, found.revision) == (str(model), "")
+
+
 def test_harmless_keys_are_never_locked(home: Home, drop: Drop, run: Run) -> None:
     """How fast, how often, how much is kept; and whether code may run."""
     drop("a.jsonl", "ok")

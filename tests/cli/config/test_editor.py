@@ -85,3 +85,12 @@ def test_a_file_that_is_no_toml_can_be_edited(home: Home) -> None:
     assert "config edit" in refused.value.advice
     edit(home, replacing("epochs = ", "epochs = 1"), never)
     assert home.config.read_text(encoding="utf-8") == text
+
+
+def test_an_edit_is_not_written_through_a_link(home: Home, tmp_path: Path) -> None:
+    """Whatever else has the name of the copy is not the user's edit."""
+    (home.root / EDITED).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(FileExistsError):
+        edit(home, replacing("epochs = 1", "epochs = 2"), never)
+    assert not (tmp_path / "elsewhere").exists()
+    assert "epochs = 1" in home.config.read_text(encoding="utf-8")

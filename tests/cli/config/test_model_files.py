@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from cli.config.checks.usable import find_problems
-from cli.config.model_files import model_directory, weights_bytes
+from cli.config.model_files import model_directory, refuse_unusable, weights_bytes
 from cli.config.schema import Config
+from cli.errors import UserError
 from cli.home.paths import Home
 from events.settings import JobSettings, ModelSettings
 from tests.harness.hub_cache import put_in_cache
@@ -57,3 +58,12 @@ def test_directory_that_is_missing_or_unreadable_is_refused(cache: Path, tmp_pat
     (model / "config.json").mkdir()
     (problem,) = problems_of(str(model), tmp_path)
     assert "cannot be read" in problem
+
+
+def test_a_model_without_weights_is_refused_unless_they_are_downloaded_later(tmp_path: Path) -> None:
+    model = make_model_files(tmp_path / "model")
+    refuse_unusable(model)
+    (model / "model.safetensors").unlink()
+    with pytest.raises(UserError, match="has no weights"):
+        refuse_unusable(model)
+    refuse_unusable(model, weights=False)

@@ -243,6 +243,7 @@ def test_a_long_turn_does_not_count_as_silence_of_the_worker(home: Home, monkeyp
     now = 5000.0
     while (late := supervisor.missed_deadline(now, limits, 0, order.attempt)) is None:
         now += 1.0
+    assert supervisor.missed_deadline(now, limits, 0, order.attempt + 1) is None, "it does not know that attempt yet"
     assert 50.0 < now - 5000.0 < 60.0
     assert late.phase == "consolidate"
 

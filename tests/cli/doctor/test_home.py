@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from cli.daemon.sweep import sweep_temporaries
 from cli.doctor import home as checks_home
 from cli.doctor.context import DoctorContext
 from cli.errors import UserError
@@ -94,14 +95,14 @@ def test_leftovers_are_left_to_a_daemon_that_runs(home: Home) -> None:
 
 def test_leftovers_are_removed_while_no_command_writes(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """A temporary file of a command that runs is no leftover."""
-    left, sweep, locks = home.status.parent / ".status.json.12345678.tmp", checks_home.sweep_temporaries, []
+    left, locks = home.status.parent / ".status.json.12345678.tmp", list[bool]()
     left.touch()
 
     def swept(found: Home) -> None:
         locks.extend(is_locked(path) for path in (home.journal / "lock", home.daemon_lock))
-        sweep(found)
+        sweep_temporaries(found)
 
-    monkeypatch.setattr(checks_home, "sweep_temporaries", swept)
+    monkeypatch.setattr("cli.doctor.home.sweep_temporaries", swept)
     checks_home.remove_leftovers(DoctorContext(home))
     assert locks == [True, True]
     assert not left.exists()

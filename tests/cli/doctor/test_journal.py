@@ -164,3 +164,19 @@ def test_a_worker_without_a_daemon_is_found_by_what_it_was_started_with(home: Ho
 def test_nobody_is_taken_for_an_orphan_by_this_process(home: Home) -> None:
     """The doctor itself names the home, too."""
     assert os.getpid() not in {process.pid for process in workers_of(home.root)}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="command lines of others")
+def test_the_worker_of_the_daemon_that_runs_is_no_orphan(home: Home) -> None:
+    words = ["-m", "gpu.worker", "--home", str(home.root), "--socket", str(home.run / "worker-0123abcd.sock")]
+    lock = DaemonLock(home)
+    lock.take(this_process())
+    worker = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", *words])
+    try:
+        eventually(lambda: workers_of(home.root) != [])
+        found = checks_journal.orphans(DoctorContext(home))
+        assert (found.level, found.message) == ("pass", "the worker belongs to the daemon")
+    finally:
+        worker.kill()
+        worker.wait()
+        lock.release()

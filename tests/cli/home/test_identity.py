@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
@@ -98,6 +99,26 @@ def test_a_process_that_has_the_file_open_and_no_lock_is_not_named(home: Home) -
     lock.release()
     assert lock_holder(home) is None
     os.close(reading)
+
+
+@pytest.mark.skipif(flock_holders(Path(__file__)) is None, reason="this system has no list of locks")
+def test_a_daemon_of_another_user_is_known_from_the_list_of_the_system(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its open files cannot be read."""
+    list_directory = Path.iterdir
+
+    def refused(path: Path) -> Iterator[Path]:
+        if path.parts[1] == "proc":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return list_directory(path)
+
+    monkeypatch.setattr(Path, "iterdir", refused)
+    lock = DaemonLock(home)
+    lock.take(this_process())
+    assert lock_holder(home) == this_process()
+    lock.release()
+    assert lock_holder(home) is None
 
 
 @needs_root

@@ -21,8 +21,10 @@ from cli.hooks.dispatch import POSITION_BYTES, Hooks, read_position, write_posit
 from cli.hooks.runner import Task
 from cli.hooks.trial import try_hooks
 from core import commands
+from core.state import State
 from events.hooks import HookSettings
 from journal import Position
+from tests.harness.syncs import Syncs
 
 Drop = Callable[..., Path]
 Run = Callable[..., list[str]]
@@ -260,3 +262,22 @@ def test_a_command_with_an_open_quote_is_refused(home: Home, configure: Callable
     configure("on_held", "echo 'oh")
     with pytest.raises(UserError, match=r"hooks\.on_held is not a valid command"):
         try_hooks(home, None)
+
+
+def test_the_name_of_a_finished_job_is_read_once_from_the_journal(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Right after a start; a job that is known costs no second reading."""
+    with closing(EventStore.open(home)) as store:
+        for job, name in (("a" * 64, "a.jsonl"), ("b" * 64, "b.jsonl")):
+            store.execute(commands.AddFile(job=job, name=name, size_bytes=1, priority="normal", known=False))
+    hooks = Hooks(home)
+    assert hooks._name("b" * 64, State()) == "b.jsonl"
+    monkeypatch.setattr(cli_hooks, "read_records", lambda _: pytest.fail("the journal was read again"))
+    assert hooks._name("b" * 64, State()) == "b.jsonl"
+
+
+def test_a_position_survives_a_power_cut(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the hooks of the last events would run a second time."""
+    syncs = Syncs(monkeypatch)
+    with closing(EventStore.open(home)) as store:
+        write_position(home, store.journal.position)
+    assert f"content of {home.hooks.name}" not in syncs.lacks(home.hooks)

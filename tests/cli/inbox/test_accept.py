@@ -28,6 +28,7 @@ from core.errors import Refused
 from events.kinds import AnyEvent, FileDuplicate, FileEnqueued, JobTrained
 from journal.storage import Storage
 from tests.cli.taking import take_from_inbox
+from tests.harness.syncs import Syncs
 
 
 class Killed(BaseException):
@@ -359,9 +360,11 @@ def test_what_became_a_link_before_it_was_moved_is_not_taken(home: Home, store: 
 
 
 @pytest.mark.parametrize("what", ["link", "dangling", "directory"])
-def test_nothing_is_read_through_what_became_no_file(what: str, home: Home, store: EventStore, tmp_path: Path) -> None:
+def test_nothing_is_read_through_what_became_no_file(
+    what: str, home: Home, store: EventStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Found during its arrival: moved to rejected/ with a report, and no job is made."""
-    secret = tmp_path / "secret"
+    syncs, secret = Syncs(monkeypatch), tmp_path / "secret"
     secret.write_text("secret\n", encoding="utf-8")
     directory = home.data / ".arriving" / "normal-0123456789abcdef"
     directory.mkdir(parents=True)
@@ -374,6 +377,7 @@ def test_nothing_is_read_through_what_became_no_file(what: str, home: Home, stor
     assert not len(store.state.queue)
     names = sorted(path.name for path in home.rejected.iterdir())
     assert names == ["normal-0123456789abcdef-a.jsonl", "normal-0123456789abcdef-a.jsonl.report.json"]
+    assert syncs.lacks(home.rejected / names[1]) == []
     assert secret.read_text(encoding="utf-8") == "secret\n"
 
 

@@ -300,6 +300,37 @@ def test_a_long_name_is_cut_from_its_beginning() -> None:
     assert safe_name("ü" * 300 + ".jsonl") == "ü" * 97 + ".jsonl"
 
 
+class Appended(Storage):
+    """The inbox is on another file system. Another process adds a row to a file while it is copied."""
+
+    is_done = False
+
+    def rename(self, source: Path, target: Path) -> None:
+        if source.parent.name == "inbox":
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), str(source))
+        super().rename(source, target)
+
+    def read(self, fd: int, length: int, offset: int) -> bytes:
+        found, path = super().read(fd, length, offset), Path(f"/proc/self/fd/{fd}").readlink()
+        if path.parent.name == "inbox" and not self.is_done:
+            self.is_done = True
+            with path.open("ab") as file:
+                file.write(b"more\n")
+        return found
+
+
+def test_a_file_that_grows_while_it_is_copied_stays_in_the_inbox(home: Home, drop: Callable[..., Path]) -> None:
+    """The next look takes all of it."""
+    path = drop("a.jsonl", "row")
+    with closing(EventStore.open(Home(home.root, storage=Appended()))) as store:
+        assert list(accept_files(store, [(path, "normal")], lambda *_: None)) == []
+        assert path.read_bytes() == b"row\nmore\n"
+        list(accept_files(store, [(path, "normal")], lambda *_: None))
+        (job,) = store.state.queue
+    assert not path.exists()
+    assert home.data_file(job.id).read_bytes() == b"row\nmore\n"
+
+
 @needs_root
 def test_what_was_exchanged_before_the_move_goes_to_rejected(
     open_home: Home, drop: Callable[..., Path], monkeypatch: pytest.MonkeyPatch

@@ -12,11 +12,13 @@ import pytest
 
 from cli.home.event_store import EventStore
 from cli.home.paths import Home
-from cli.inbox import accept
+from cli.inbox import accept, rejection_reports
 from cli.inbox.accept import finish_rejection, remove_job
 from core import commands
 from events.kinds import FileEnqueued
 from tests.cli.taking import take_from_inbox
+from tests.harness.locks import is_locked
+from tests.harness.syncs import Syncs
 
 
 class Killed(BaseException):
@@ -115,3 +117,30 @@ def test_what_was_rejected_is_said_to_be_rejected(home: Home, drop: Callable[...
         take_from_inbox(store, drop("b.jsonl", "bad"), "normal")
     report = json.loads((home.rejected / "b.jsonl.report.json").read_bytes())
     assert report["message"].startswith("this file is identical to a.jsonl, which was rejected: ")
+
+
+def test_reports_that_wait_for_a_verdict_survive_a_power_cut(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which reports depend on a job, and then the verdict in each of them."""
+    syncs, job, note = Syncs(monkeypatch), "a" * 64, home.reports / ("a" * 64 + ".duplicates")
+    reports = [home.rejected / f"{name}.report.json" for name in ("b", "c")]
+    for path in reports:
+        path.write_text(json.dumps({"problem": "duplicate", "job": job}))
+        rejection_reports.note_duplicate(home, job, path)
+        assert syncs.lacks(note) == []
+    rejection_reports.reject_duplicates(home, job, "a.jsonl", {"problem": "no_rows", "message": "it is empty"})
+    assert syncs.lacks(*reports) == []
+
+
+def test_a_file_is_rejected_while_no_other_command_writes(
+    home: Home, store: EventStore, job: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A command and the daemon may try it at once."""
+    move, locks = accept.move_to_rejected, []
+
+    def moved(*arguments: Any) -> Path:
+        locks.append(is_locked(home.journal / "lock"))
+        return move(*arguments)
+
+    monkeypatch.setattr(accept, "move_to_rejected", moved)
+    remove_job(store, job)
+    assert locks == [True]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from cli.output.console import INDENT, Console
+from cli.output.event_lines import event_text
 from core.state import State
 from events import kinds
 from events.kinds import (
@@ -18,6 +20,7 @@ from events.kinds import (
     MemoryLow,
     MemoryRecovered,
 )
+from tests.core.world import World
 from tests.events.examples import CHECKPOINT, JOB, PARENT
 
 GB = 10**9
@@ -117,3 +120,15 @@ def printed(event: AnyEvent) -> str:
 def test_an_event_is_printed_in_words(event: AnyEvent, text: str) -> None:
     """What happened, with figures and names."""
     assert printed(event) == text
+
+
+def test_a_job_that_is_skipped_is_not_taken_for_the_one_that_is_worked_on() -> None:
+    """That one runs lost steps again; its own end is a restoration."""
+    made = World()
+    made.start()
+    made.add(4)
+    made.run_until(kinds.StepReached)
+    assert made.state.training.current is not None
+    current = replace(made.state.training.current, until=3)
+    assert event_text(kinds.JobSkipped(job=JOB), State(), current) == f"{JOB[:12]}: skipped"
+    assert event_text(kinds.JobSkipped(job=current.id), State(), current) == f"{current.name}: restored"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -119,11 +119,12 @@ def test_what_the_cursor_counts_survives_a_power_cut(
 ) -> None:
     """A new file, events that are appended to it, and a cut."""
     syncs = Syncs(monkeypatch)
-    for act in (
+    acts: tuple[Callable[[], None], ...] = (
         lambda: writer.write("train", points(1, 3, 2.0)),
         lambda: writer.write("train", points(4, 5, 1.0)),
         lambda: writer.cut("train", 3),
-    ):
+    )
+    for act in acts:
         act()
         assert syncs.lacks(*(tmp_path / "train").iterdir()) == []
     assert len(list((tmp_path / "train").iterdir())) == 2

@@ -14,6 +14,7 @@ from cli.home.paths import Home
 from cli.supervision import service as service_module
 from cli.supervision.service import Answer, Service
 from cli.supervision.unit import Manager
+from tests.harness.syncs import Syncs
 
 
 class FakeSystemd:
@@ -73,6 +74,13 @@ def test_installing_writes_the_unit_and_starts_it(service: Service, systemd: Fak
     service.install(said.append, start=True)
     assert "user start" not in systemd.calls
     assert said[0].startswith("unchanged")
+
+
+def test_an_installed_unit_survives_a_power_cut(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the next boot would start nothing."""
+    syncs = Syncs(monkeypatch)
+    service.install(lambda _: None, start=False)
+    assert syncs.lacks(service.path) == []
 
 
 def test_a_service_of_a_user_that_does_not_linger_is_said_to_end(service: Service, systemd: FakeSystemd) -> None:

@@ -192,6 +192,13 @@ def test_no_daemon_outlives_its_supervisor(home: Home, drop: Drop) -> None:
         assert not daemon_is_alive(home)
 
 
+def test_a_daemon_whose_supervisor_ended_while_it_started_does_not_run() -> None:
+    """The kernel kills it only for an end that comes later."""
+    code = f"from cli.supervision.supervisor import _die_with; _die_with({os.getpid()}); _die_with(1); print('runs')"
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=False)
+    assert (ended.returncode, ended.stdout) == (CRASHED, b"")
+
+
 def test_signals_are_passed_on_one_by_one(home: Home, drop: Drop) -> None:
     """The first commits and leaves; the second leaves at once, and neither is a crash."""
     drop("a.jsonl", "ok silent")

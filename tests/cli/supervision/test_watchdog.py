@@ -150,12 +150,15 @@ def test_a_long_copy_is_no_hang(tmp_path: Path, listener: socket.socket, watchdo
 
 
 def test_a_large_file_has_its_time_to_reach_the_disk(
-    tmp_path: Path, listener: socket.socket, watchdog: Watchdog
+    tmp_path: Path, listener: socket.socket, watchdog: Watchdog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The timeout grows with the size of the file for one fsync, and is then restored."""
     with (tmp_path / "large").open("wb") as file:
         file.truncate(1_000_000_000)
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.fstat(fd).st_size))
     durable.fsync_file(tmp_path / "large", storage=HeartbeatStorage(watchdog))
+    assert synced == [1_000_000_000]
     timeouts = [int(said["WATCHDOG_USEC"]) / 1e6 for said in everything(listener) if "WATCHDOG_USEC" in said]
     assert timeouts == [140.0, 40.0]
 

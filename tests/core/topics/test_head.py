@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from core import commands
 from core.errors import IllegalEvent
 from core.evolve import evolve
-from core.values import DetachedCheckpoint
+from core.values import Checkpoint, DetachedCheckpoint
 from events import kinds
 from events.kinds import AnyEvent
 from tests.core.situations import backed_up, lived, trained
@@ -165,7 +165,7 @@ def test_a_restored_checkpoint_leaves_other_damaged_ones_quarantined() -> None:
     """The sweep still has to remove those."""
     world = World()
     world.start()
-    heads = []
+    heads: list[Checkpoint] = []
     for _ in range(2):
         head = trained(world, 1) if not heads else world.state.head.checkpoint
         assert head is not None
@@ -178,10 +178,10 @@ def test_a_restored_checkpoint_leaves_other_damaged_ones_quarantined() -> None:
         world.execute(commands.QuarantineCheckpoint(checkpoint=head.id, problem="a flipped bit"))
         world.run()
     first, second = heads
-    assert world.state.recovery.quarantined == (first.id, second.id)
+    assert [*world.state.recovery.quarantined] == [first.id, second.id]
     world.execute(commands.MoveHead(backup="manual-0001"))
     world.run()
-    assert world.state.recovery.quarantined == (second.id,)
+    assert [*world.state.recovery.quarantined] == [second.id]
 
 
 def test_what_the_head_was_moved_from_while_it_was_copied_keeps_its_own_meaning() -> None:

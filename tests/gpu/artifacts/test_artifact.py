@@ -96,6 +96,14 @@ def test_a_manifest_that_the_journal_does_not_name_is_refused(tmp_path: Path, wr
     assert find_problem(artifact, "0" * 64, every_byte=False) == "its directory is missing"
 
 
+def test_a_checkpoint_without_the_weights_that_it_says_it_trained_is_incomplete(tmp_path: Path) -> None:
+    """Its list of files lacks them too."""
+    made = msgspec.structs.replace(manifest(), parameters=(("layer.weight", (2, 3)),))
+    sha256 = commit(tmp_path, made, CONTENTS).manifest_sha256
+    problem = find_problem(CheckpointDirectory(tmp_path / NAME), sha256, every_byte=True)
+    assert problem == "adapter_model.safetensors is missing"
+
+
 def test_training_on_a_version_finds_changed_weights(tmp_path: Path) -> None:
     """A model that is trained on, not only one that is verified, is the one that was published."""
     contents = {"config.json": b"{}", "model.safetensors": b"w" * 1000}

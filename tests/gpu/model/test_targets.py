@@ -11,7 +11,7 @@ import torch
 from events.settings import LoraSettings
 from gpu.errors import ModelUnusable
 from gpu.model.build import build
-from gpu.model.targets import attention_names, refuse_unmatched, short_names, way_out
+from gpu.model.targets import attention_names, linear_names, refuse_unmatched, short_names, way_out
 from tests.gpu.helpers import settings
 from tests.harness.architectures import make_model
 
@@ -87,3 +87,9 @@ def test_suggested_names_leave_out_the_refused() -> None:
     assert way_out(layers, layers).startswith("Name other layers")
     assert attention_names(["q_proj", "fc"]) == ["q_proj"]
     assert attention_names(["fc"]) == ["fc"]
+
+
+def test_suggested_layers_are_the_linear_ones_without_the_head(llama: Any) -> None:
+    names = linear_names(llama)
+    assert {"q_proj", "down_proj"} <= {*names}
+    assert not {"lm_head", "embed_tokens"} & {*names}

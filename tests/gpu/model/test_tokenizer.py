@@ -11,7 +11,13 @@ from events.settings import ModelSettings
 from gpu.data.template.fingerprint import tokenizer_sha256
 from gpu.errors import ModelUnusable
 from gpu.model.files import tokenizer_files
-from gpu.model.tokenizer import explain_load_errors, load_tokenizer, saved_tokenizer_sha256, tokenizer_files_to_save
+from gpu.model.tokenizer import (
+    comparable_sha256,
+    explain_load_errors,
+    load_tokenizer,
+    saved_tokenizer_sha256,
+    tokenizer_files_to_save,
+)
 from tests.gpu.helpers import Home
 from tests.harness.tiny_model import make_tiny_model, make_tokenizer
 
@@ -65,3 +71,19 @@ def test_where_only_the_config_says_which_tokenizer_it_is_the_config_is_kept_too
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
     assert saved_tokenizer_sha256(tmp_path) == tokenizer_sha256(load_tokenizer(ModelSettings(path="model"), tmp_path))
+
+
+def test_a_config_that_does_not_decide_the_tokenizer_is_not_kept(tmp_path: Path) -> None:
+    make_tiny_model(tmp_path / "model")
+    settings = ModelSettings(path="model")
+    files = tokenizer_files_to_save(load_tokenizer(settings, tmp_path), settings, tmp_path, "0" * 64)
+    assert "config.json" not in files
+
+
+def test_the_same_tokenizer_is_recognized_under_another_library(tmp_path: Path) -> None:
+    """A checkpoint that holds it is continued, although its record has another SHA-256."""
+    model, recorded = make_tiny_model(tmp_path / "model"), "1" * 64
+    now = saved_tokenizer_sha256(model)
+    assert now is not None
+    assert comparable_sha256(now, recorded, model) == recorded
+    assert comparable_sha256("2" * 64, recorded, model) == "2" * 64

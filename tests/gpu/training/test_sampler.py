@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -166,6 +167,34 @@ def test_an_expensive_round_is_put_off_and_says_so_once(home: Home) -> None:
     assert home.channel.of(Sampled) == []
     assert (put_off.step, put_off.round_s, put_off.cost_max) == (2, 1000.0, 0.01)
     assert put_off.next_step is None  # the job ends long before
+
+
+def test_other_samples_have_an_unknown_cost_and_their_own_questions() -> None:
+    """A request for the same samples keeps both."""
+    unused: Any = None
+    orders: list[Sample] = []
+    sampler = Sampler(
+        attempt=1,
+        home=Path(),
+        prepared=unused,
+        trained=unused,
+        tokenizer=unused,
+        limits=unused,
+        plan=plan(8),
+        budget=SampleBudget(abandoned=True, round_s=9.0),
+        channel=cast("Any", SimpleNamespace(take_sample_order=lambda: orders.pop())),
+        heartbeats=unused,
+    )
+    sampler.prepared = cast("Any", SimpleNamespace(validation=None))
+    questions = sampler._questions = cast("Any", ["What?"])
+    for changed, kept, round_s in (
+        (plan(8), questions, 9.0),
+        (plan(8, max_new_tokens=99), questions, None),
+        (plan(8, max_new_tokens=99, prompts=5), None, None),
+    ):
+        orders.append(Sample(attempt=1, plan=changed, asked=False))
+        sampler.visit(1, 1)
+        assert (sampler._questions, sampler._spacing.round_s) == (kept, round_s)
 
 
 def test_a_round_of_unknown_cost_stops_after_a_few_tokens(home: Home) -> None:

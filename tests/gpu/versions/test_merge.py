@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 from gpu.errors import MergeRefused
 from gpu.model.layout import StoredWeight
 from gpu.versions import merge
-from gpu.versions.merge import AdapterWeights, FullWeights, MergeStats, WeightsFile, write_merged
+from gpu.versions.merge import AdapterWeights, FullWeights, MergeStats, WeightsFile, tensors_equal, write_merged
 from tests.harness.tiny_model import make_tiny_model
 
 R, ALPHA = 2, 8.0
@@ -310,3 +310,13 @@ def test_numbers_that_only_hardware_knows_are_refused(base: Path, tmp_path: Path
     save_file({"layer.weight": torch.zeros(6, 4).to(torch.float8_e4m3fn)}, base)
     with pytest.raises(MergeRefused, match="is stored as F8_E4M3, which cannot be added to"):
         written(base, AdapterWeights([adapter(tmp_path / "one", "layer")]))
+
+
+def test_tensors_of_another_shape_are_not_equal(tmp_path: Path) -> None:
+    for name, shape in (("one", (2, 3)), ("same", (2, 3)), ("other", (3, 2)), ("shorter", (1, 3))):
+        save_file({"w": torch.zeros(shape)}, tmp_path / name)
+    with ExitStack() as stack:
+        one, *others = (
+            stack.enter_context(closing(WeightsFile(tmp_path / name))) for name in ("one", "same", "other", "shorter")
+        )
+        assert [tensors_equal(one, "w", each, "w") for each in others] == [True, False, False]

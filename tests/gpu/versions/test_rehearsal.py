@@ -13,13 +13,13 @@ from typing import Any
 import msgspec
 import pytest
 import torch
-from peft import PeftModel
-from safetensors.torch import load_file
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from events.messages import Merged
 from events.settings import FullSettings, LoraSettings
-from gpu.errors import ModelUnusable, YieldRequested
+from gpu.errors import MergeRefused, ModelUnusable, YieldRequested
 from gpu.model.build import TrainedModel, build
 from gpu.versions import merge, rehearsal
 from gpu.versions.rehearsal import Rehearsal, rehearse
@@ -292,3 +292,20 @@ def test_a_base_of_a_sharded_model_with_a_file_less_is_refused(tmp_path: Path) -
     next(base.glob("model-00001-*")).unlink()
     with pytest.raises(ModelUnusable, match="lacks model-00001-"):
         rehearsed(tmp_path, LORA4)
+
+
+@pytest.mark.parametrize("change", ["lost", "more"])
+def test_an_adapter_that_peft_does_not_load_whole_is_refused(change: str, tmp_path: Path) -> None:
+    base = make_tiny_model(tmp_path / "model")
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), LoraConfig(r=2, target_modules=["q_proj"]))
+    model.save_pretrained(tmp_path / "adapter")
+    rehearsal._refuse_unless_peft_loads(base, tmp_path / "adapter")
+    file = tmp_path / "adapter" / "adapter_model.safetensors"
+    tensors = load_file(file)
+    name = next(iter(tensors))
+    numbers = tensors[name] if change == "more" else tensors.pop(name)
+    if change == "more":
+        tensors[name.replace("q_proj", "k_proj")] = numbers.clone()
+    save_file(tensors, file, metadata={"format": "pt"})
+    with pytest.raises(MergeRefused, match="peft does not load the adapter as it was saved"):
+        rehearsal._refuse_unless_peft_loads(base, tmp_path / "adapter")

@@ -74,12 +74,14 @@ def test_a_large_file_is_not_read_to_its_end_when_preparation_has_to_stop(home: 
         session.prepare(Prepare(attempt=1, job=job, settings=settings(LORA)))
 
 
-@pytest.mark.parametrize("known", [False, True])
-def test_preparation_stops_after_reading_the_file(home: Home, monkeypatch: pytest.MonkeyPatch, known: bool) -> None:
-    """Before a row is encoded, or while tokens of an earlier preparation are verified."""
+@pytest.mark.parametrize(("known", "data"), [(False, ROWS + b"no row\n"), (True, ROWS)])
+def test_preparation_stops_after_reading_the_file(
+    home: Home, monkeypatch: pytest.MonkeyPatch, known: bool, data: bytes
+) -> None:
+    """Before all rows are encoded and a bad one is found, or while tokens of an earlier preparation are verified."""
     if known:
         plan(home)
-    session, job = home.new_session(), home.add(ROWS)
+    session, job = home.new_session(), home.add(data)
 
     def beats() -> list[Heartbeat]:
         return [beat for beat in home.channel.of(Heartbeat) if beat.phase == "prepare"]
