@@ -17,6 +17,7 @@ from events.samples import ANSWER_BYTES, SampleBudget, SamplePlan, SamplesSettin
 from events.settings import DataSettings, JobSettings
 from gpu.errors import SamplingFailed
 from gpu.generate import answers
+from gpu.training.sampler import Sampler
 from gpu.training.spacing import Spacing
 from tests.gpu.helpers import FULL, LORA, QLORA, FakeChannel, Home, settings
 from tests.harness.tiny_model import make_rows
