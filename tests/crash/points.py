@@ -208,6 +208,15 @@ VERSIONS = [
     and kind is not kinds.CheckpointPruned
 ]
 
+GATE = [
+    kinds.VersionEvaluationRequested,
+    kinds.VersionEvaluationStarted,
+    kinds.VersionEvaluated,
+    kinds.VersionEvaluationFailed,
+    kinds.VersionHeld,
+    kinds.VersionPromoted,
+]
+
 ELSEWHERE: Mapping[str, str] = {
     "home_created": "before there is a home",
     "daemon_held": "a person is needed, no work continues",
@@ -233,6 +242,7 @@ ELSEWHERE: Mapping[str, str] = {
         (kind_of(kind) for kind in kinds.EVENT_TYPES if kind.__module__.endswith(".self_correction")),
         "off by default: tests/cli/correction/test_queue_file.py, tests/drills/test_self_correction.py",
     ),
+    "tasks_evaluated": "by a person: tests/cli/commands/models/test_tasks.py",
     "memory_low": "others take the memory: tests/drills/test_room_and_config.py",
     "memory_recovered": "the same",
     "config_changed": "a person edits the config: the same",
@@ -242,6 +252,7 @@ ELSEWHERE: Mapping[str, str] = {
     "orphan_ended": "a worker outlived its daemon, and owes nothing: tests/drills",
     "overhead_measured": "after minutes of training, and owes nothing: tests/cli/machine/test_overhead.py",
     **dict.fromkeys((kind_of(kind) for kind in VERSIONS), "of consolidations: test_consolidation.py"),
+    **dict.fromkeys((kind_of(kind) for kind in GATE), "of the gate: test_gate.py"),
 }
 """Events that are none of a life without trouble."""
 

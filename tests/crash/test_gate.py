@@ -152,7 +152,7 @@ def test_the_real_worker_is_killed_while_it_evaluates(tmp_path: Path) -> None:
     question = {"prompt": "What?", "expected": "nothing that it would say", "match": "exact"}
     (life.home.root / "evaluation" / "mine.jsonl").write_text(json.dumps(question) + "\n")
     settings = ("versions.gate=hold", "versions.max_forgetting=0.0", "evaluation.max_new_tokens=8")
-    assert life.command("config", "set", "data.holdout=0.3", "training.learning_rate=0.9", *settings) == 0
+    assert life.command("config", "set", "data.holdout=0.3", "training.learning_rate=0.02", *settings) == 0
     trained(life)
     assert life.command("consolidate") == 0
     for point in ("evaluated_rows", "evaluation_written", "results_reported"):
@@ -162,6 +162,7 @@ def test_the_real_worker_is_killed_while_it_evaluates(tmp_path: Path) -> None:
     life.to_the_end()
     if results_are_there(life.home).evaluations.held:
         assert life.command("versions", "promote", "v001") == 0
+    assert life.command("config", "set", "training.learning_rate=1.0", "training.max_grad_norm=0.0") == 0
     trained(life)
     assert life.command("consolidate") == 0
     life.to_the_end()
