@@ -99,6 +99,7 @@ ALSO_TESTED_BY = {
     "cli/home/backups.py": ("tests/cli/commands/test_backup.py",),
     "cli/inbox/accept.py": ("tests/cli/inbox/test_staging.py", "tests/cli/inbox/test_rejection_reports.py"),
     "cli/inbox/ownership.py": ("tests/cli/inbox/test_staging.py",),
+    "gpu/versions/merged_model.py": ("tests/gpu/versions/test_export.py",),
     "projections/status_view.py": ("tests/cli/status/test_report.py",),
 }
 """What mirrors a module under another name."""
