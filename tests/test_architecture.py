@@ -140,7 +140,6 @@ TESTED_ELSEWHERE = {
     "cli/daemon/event_handler.py": "tests/cli/daemon/test_loop.py",
     "cli/daemon/worker/listener.py": "tests/cli/daemon/test_loop.py",
     "cli/daemon/schedule.py": "tests/cli/commands/test_versions.py",
-    "cli/daemon/worker/messages.py": "tests/cli/daemon/test_loop.py",
     "cli/doctor/context.py": "tests/cli/doctor/test_report.py",
     "cli/config/template.py": "tests/cli/config/test_schema.py",
     "cli/machine/clock.py": "tests/simulation/test_runs.py",

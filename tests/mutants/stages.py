@@ -94,12 +94,12 @@ ALSO_TESTED_BY = {
     "cli/config/pinning.py": ("tests/cli/home/test_paths_of_any_name.py",),
     "cli/daemon/sweep.py": ("tests/cli/commands/test_backup.py", "tests/cli/commands/test_versions.py"),
     "cli/daemon/worker/listener.py": ("tests/cli/daemon/test_loop.py", "tests/cli/daemon/test_loop_on_bad_disks.py"),
-    "cli/daemon/worker/messages.py": ("tests/cli/daemon/test_loop.py", "tests/cli/daemon/test_loop_on_bad_disks.py"),
     "cli/daemon/worker/supervisor.py": ("tests/cli/daemon/test_loop.py",),
     "cli/diagnosis/logs.py": ("tests/cli/home/test_log_files.py",),
     "cli/home/backups.py": ("tests/cli/commands/test_backup.py",),
     "cli/inbox/accept.py": ("tests/cli/inbox/test_staging.py", "tests/cli/inbox/test_rejection_reports.py"),
     "cli/inbox/ownership.py": ("tests/cli/inbox/test_staging.py",),
+    "gpu/versions/merged_model.py": ("tests/gpu/versions/test_export.py",),
     "projections/status_view.py": ("tests/cli/status/test_report.py",),
 }
 """What mirrors a module under another name."""

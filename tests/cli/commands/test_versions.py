@@ -202,11 +202,12 @@ def test_a_base_that_is_damaged_stops_the_daemon_and_says_what_to_do(
     night("a")
     (home.versions / "v001" / "keepstep.json").write_text("{}", encoding="utf-8")
     drop("b.jsonl", "ok ok")
-    said: list[str] = []
+    attempts, said = state(home).attempts.last, list[str]()
     with pytest.raises(UserError, match="v001 is not what was published"):
         Daemon(home, until_idle=True, write=said.append, ports=RealPorts(home, "tests.harness.worker")).run()
     assert state(home).daemon.hold is not None
     assert state(home).head.base == "v001"
+    assert state(home).attempts.last == attempts, "no worker loads a damaged model"
 
 
 def test_the_names_of_what_is_not_there_are_refused(home: Home, night: Callable[[str], list[str]]) -> None:
