@@ -265,7 +265,7 @@ def test_the_journal_command_stands_alone(home: Home) -> None:
 def test_every_command_is_in_the_reference() -> None:
     """`docs/reference/commands.md` has a section for each command, and no section for anything else."""
     page = (ROOT / "docs" / "reference" / "commands.md").read_text(encoding="utf-8")
-    sections = re.findall(r"^## `keepstep ([a-z]+)", page, flags=re.MULTILINE)
+    sections = re.findall(r"^## `keepstep ([a-z-]+)", page, flags=re.MULTILINE)
     assert set(sections) == _visible_commands()
 
 
@@ -302,7 +302,7 @@ def test_closed_output_gives_no_traceback(home: Home, asked: tuple[str, ...]) ->
 def test_help_is_a_table_of_contents() -> None:
     """Each command that is not hidden is in one panel, in the order of the panels."""
     shown = keepstep("--help").stdout
-    names = re.findall(r"^│ ([a-z]+) ", shown, flags=re.MULTILINE)
+    names = re.findall(r"^│ ([a-z][a-z-]*) ", shown, flags=re.MULTILINE)
     assert names == [name for panel in PANELS.values() for name in panel if name in _visible_commands()]
     assert [panel for panel in PANELS if panel in shown] == list(PANELS)
     hidden = {name for name, command in get_command(app).commands.items() if command.hidden}  # type: ignore[attr-defined]

@@ -11,14 +11,14 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Any
-
-import psutil
 
 from cli.errors import report_errors
 from cli.home.paths import Home
+from cli.machine import measure
 from cli.machine.clock import Clock
 from cli.supervision.watchdog import run_daemon
+from gpu.runtime import memory_limits
+from gpu.runtime.memory_limits import MachineMemory
 
 BACK_S = 86_400.0
 LEFT_SHARE = 0.02
@@ -40,13 +40,14 @@ def marked(what: str) -> bool:
 
 def take_memory() -> None:
     """From now on others have it, whenever they are wanted to."""
-    measured = psutil.virtual_memory
+    measured = memory_limits.machine_memory
 
-    def said() -> Any:
+    def said() -> MachineMemory:
         found = measured()
         return found._replace(available=int(found.total * LEFT_SHARE)) if marked("MEMORY") else found
 
-    psutil.virtual_memory = said
+    for module in (measure, memory_limits):
+        vars(module)["machine_memory"] = said
 
 
 def main() -> None:

@@ -30,7 +30,7 @@ from tests.waiting import PATIENCE_S, eventually
 
 ROOT = Path(__file__).parents[2]
 
-GB = 10**9
+GB = 2**30
 ROOMY = {"total": 100 * GB, "available": 90 * GB}
 FULL = {"total": 100 * GB, "available": 5 * GB}
 """Others use nearly all of it: 95 %."""
@@ -86,7 +86,14 @@ class Drill:
 
     def memory_is(self, figures: dict[str, int]) -> None:
         """From now on."""
-        durable.write_atomically(self.home.run / "memory.json", json.dumps(figures).encode(), sync=False)
+        bytes_by_name = {
+            "MemTotal": figures["total"],
+            "MemAvailable": figures["available"],
+            "SwapTotal": 0,
+            "SwapFree": 0,
+        }
+        text = "".join(f"{name}: {value // 1024} kB\n" for name, value in bytes_by_name.items())
+        durable.write_atomically(self.home.run / "meminfo", text.encode(), sync=False)
 
     def drop(self, name: str, steps: str) -> None:
         """Put a complete file into the inbox."""

@@ -6,6 +6,7 @@ import multiprocessing
 
 import pytest
 
+from cli.correction import build
 from events import kinds
 from tests.simulation.__main__ import play
 from tests.simulation.every_call import columns
@@ -20,6 +21,12 @@ PROCESSES = multiprocessing.get_context("spawn")
 """New ones: the process of the tests may have threads, and a fork of it the locks that they hold."""
 STRIDES = [97, pytest.param(29, marks=pytest.mark.long)]
 """Of the calls that fail in turn, one in so many here; each of them in `make simulate`."""
+
+
+@pytest.fixture(autouse=True)
+def _rows_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A world has its own rows; other tests of this process read real ones."""
+    monkeypatch.setattr(build, "examples_of", build.examples_of)
 
 
 @pytest.mark.timeout(900)

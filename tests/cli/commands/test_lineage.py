@@ -124,7 +124,7 @@ def test_every_row_is_found_at_the_steps_that_trained_it(trained: Home) -> None:
     job, first = part.job, at.index(2) + 1
     for step in (1, 2):
         found = shown(trained, "--contains", f"a.jsonl:{at.index(step) + 1}")
-        assert found == {"contains": True, "job": job, "global_steps": [step]}
+        assert found == {"contains": True, "job": job, "global_steps": [step], "self_correction": None}
     row = trained.data_file(job).read_bytes().splitlines()[first - 1]
     assert 2 in shown(trained, "--contains", hashlib.sha256(row).hexdigest())["global_steps"]
     assert not shown(trained, "--contains", hashlib.sha256(b"nobody wrote this").hexdigest())["contains"]

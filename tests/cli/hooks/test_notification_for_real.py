@@ -70,16 +70,16 @@ def server() -> Iterator[Server]:
 
 def notify(home: Home, url: str, timeout_s: float = TIMEOUT_S) -> None:
     """The config asks for one at the end of each file."""
-    text = home.config.read_text(encoding="utf-8")
+    before, section, text = home.config.read_text(encoding="utf-8").partition("[hooks]")
     for key, value in (
         ("notify", json.dumps([url])),
         ("notify_on", '["job_finished"]'),
         ("notify_template", json.dumps("{{ job_name }}: step {{ global_step }}")),
         ("timeout_s", str(timeout_s)),
     ):
-        (line,) = [line for line in text.splitlines() if line.startswith(f"{key} =")]
-        text = text.replace(line, f"{key} = {value}")
-    home.config.write_text(text, encoding="utf-8")
+        line = next(line for line in text.splitlines() if line.startswith(f"{key} ="))
+        text = text.replace(line, f"{key} = {value}", 1)
+    home.config.write_text(f"{before}{section}{text}", encoding="utf-8")
 
 
 def logged(home: Home) -> str:
