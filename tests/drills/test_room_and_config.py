@@ -30,9 +30,9 @@ from tests.waiting import PATIENCE_S, eventually
 
 ROOT = Path(__file__).parents[2]
 
-GB = 2**30
+GB = 10**9
 ROOMY = {"total": 100 * GB, "available": 90 * GB}
-FULL = {"total": 100 * GB, "available": 5 * GB}
+FULL = {"total": 100 * GB, "available": 6 * GB}
 """Others use nearly all of it: 95 %."""
 HOVERING = {"total": 100 * GB, "available": 20 * GB}
 """80 %: better than the limit, and not yet well."""
