@@ -33,7 +33,7 @@ ROOT = Path(__file__).parents[2]
 GB = 10**9
 ROOMY = {"total": 100 * GB, "available": 90 * GB}
 FULL = {"total": 100 * GB, "available": 6 * GB}
-"""Others use nearly all of it: 95 %."""
+"""Others use nearly all of it: 94 %."""
 HOVERING = {"total": 100 * GB, "available": 20 * GB}
 """80 %: better than the limit, and not yet well."""
 
