@@ -14,6 +14,7 @@ from cli.output.times import duration
 from cli.text import printable
 from core.job import Job
 from core.state import State
+from core.topics.consolidation import held_version_of
 from events import kinds
 from events.kinds import AnyEvent, EvaluationDone
 from events.values import Number
@@ -152,7 +153,8 @@ class RunScreen:
             lines.insert(0, f"trained in this run{f' (and {more} files before)' if more > 0 else ''}:")
         if self._failed:
             lines.append(f"failed      {', '.join(self._failed)}")
-        lines += [f"version     versions/{each}" for each in self._versions]
+        held = {each.version for each in state.evaluations.held}
+        lines += [f"version     versions/{each}{' (held)' if each in held else ''}" for each in self._versions]
         if self._trained and (head := state.head.checkpoint) is not None:
             lines.append(f"checkpoint  {head.id}, at step {head.global_step}")
         advice = _next_steps(state, trained=bool(self._trained), published=bool(self._versions))
@@ -179,6 +181,11 @@ def _next_steps(state: State, *, trained: bool, published: bool) -> list[str]:
     if state.queue.front() is not None:
         count = len(state.queue) - state.queue.held
         return [f"`keepstep run` trains the {count} waiting file{'' if count == 1 else 's'}"]
+    if (held := held_version_of(state)) is not None:
+        return [
+            f"`keepstep versions show {held}` says why it is held",
+            f"`keepstep versions promote {held}` moves the head to it; `keepstep versions discard {held}` deletes it",
+        ]
     if trained or state.head.checkpoint is not None:
         return [
             "`keepstep chat` to try the trained model; `keepstep compare` to see what changed",

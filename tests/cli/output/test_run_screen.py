@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from cli.home.event_store import EventStore
 from cli.home.paths import Home
 from cli.output.run_screen import CLEAR_LINE, RunScreen
+from core import commands
 
 ROOT = Path(__file__).parents[3]
 
@@ -45,6 +48,22 @@ def test_a_summary_names_what_was_trained_and_what_comes_next(
     shown = capsys.readouterr().out
     assert "step 3/3  loss" in shown
     assert "\x1b" not in shown
+
+
+def test_a_summary_says_what_to_do_about_a_held_version(
+    home: Home, drop: Callable[..., Path], screen_of: Callable[[RunScreen], RunScreen]
+) -> None:
+    """No other version is made of the same weights."""
+    config = home.config.read_text(encoding="utf-8")
+    home.config.write_text(config.replace('gate = "warn"', 'gate = "hold"'), encoding="utf-8")
+    drop("a.jsonl", "ok ok ok")
+    screen_of(RunScreen())
+    with closing(EventStore.open(home)) as store:
+        store.execute(commands.RequestConsolidation(description=""))
+    summary = screen_of(RunScreen()).summary()
+    assert "version     versions/v001 (held)" in summary
+    assert "next        `keepstep versions show v001` says why it is held" in summary
+    assert "keepstep consolidate" not in summary
 
 
 def test_a_run_without_files_says_how_to_add_some(screen_of: Callable[[RunScreen], RunScreen]) -> None:

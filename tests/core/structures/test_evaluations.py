@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from core.structures.evaluations import FILES_KEPT, EvaluatedFile, Evaluations, chosen_files
+from core.structures.evaluations import FILES_KEPT, Evaluated, EvaluatedFile, Evaluations, Pending, chosen_files
+from events.evaluation import ResultsFile
 from events.settings import EvaluationSettings
+from tests.core.topics.evaluation.test_versions import made
 from tests.core.world import settings
 
 
@@ -58,3 +60,17 @@ def test_the_state_keeps_a_bounded_number_of_files() -> None:
     for number in range(FILES_KEPT + 3):
         evaluations = evaluations.with_file(f"{number:064x}", "f", how, number + 1)
     assert len(evaluations.files) == FILES_KEPT
+
+
+def test_a_deleted_version_takes_only_its_own_entries_along() -> None:
+    world = made("warn")
+    version = world.state.retention.version("v001")
+    assert version is not None
+    results = ResultsFile(id="v001-attempt-0001", sha256="0" * 64, size_bytes=1)
+    names = ("v001", "v002")
+    every = Evaluations(
+        pending=tuple(map(Pending, names)), evaluated=tuple(Evaluated(each, results, "") for each in names)
+    )
+    left = every.deleted(version)
+    assert [each.version for each in left.pending] == ["v002"]
+    assert [each.version for each in left.evaluated] == ["v002"]

@@ -107,6 +107,17 @@ def test_a_head_that_was_moved_and_moved_back_can_be_promoted() -> None:
     assert world.state.head.base == "v001"
 
 
+def test_a_head_on_another_version_has_moved() -> None:
+    """However many steps it has."""
+    world = held()
+    world.add(3)
+    world.run()
+    world.right = 10
+    consolidate(world)
+    assert world.state.head.base == "v002"
+    assert "the head has moved since" in str(world.refused(PROMOTE))
+
+
 def test_nothing_is_promoted_next_to_a_job() -> None:
     world = held()
     world.add(4)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from msgspec.structs import replace
 
@@ -189,3 +191,37 @@ def test_an_illegal_event_changes_nothing() -> None:
     ):
         with pytest.raises(IllegalEvent):
             evolve(world.state, event)
+
+
+@pytest.mark.parametrize("change", [{"attempt": 99}, {"parent": "v009"}, {"version": "v009"}])
+def test_an_evaluation_starts_as_it_must_or_not_at_all(change: dict[str, Any]) -> None:
+    world = made("hold")
+    before = world.state
+    world.run_until(kinds.VersionEvaluationStarted)
+    event = next(each for each in world.journal if isinstance(each, kinds.VersionEvaluationStarted))
+    assert evolve(before, event).evaluations.running is not None
+    with pytest.raises(IllegalEvent):
+        evolve(before, replace(event, **change))
+
+
+@pytest.mark.parametrize("change", [{"attempt": 99}, {"version": "v009"}])
+def test_only_the_running_evaluation_ends(change: dict[str, Any]) -> None:
+    world = made("hold")
+    world.run_until(kinds.VersionEvaluationStarted)
+    event = kinds.VersionEvaluationFailed(
+        attempt=world.state.attempts.last, version="v001", failure=None, message="", retry=True, retry_at=None
+    )
+    assert evolve(world.state, event).evaluations.running is None
+    with pytest.raises(IllegalEvent):
+        evolve(world.state, replace(event, **change))
+
+
+@pytest.mark.parametrize(
+    "event", [kinds.VersionHeld(version="v001", reason="worse"), kinds.VersionPromoted(version="v001", by="person")]
+)
+def test_nothing_is_decided_while_the_evaluation_runs(event: kinds.VersionHeld | kinds.VersionPromoted) -> None:
+    world = made("hold")
+    evolve(world.state, event)
+    world.run_until(kinds.VersionEvaluationStarted)
+    with pytest.raises(IllegalEvent, match="has not ended"):
+        evolve(world.state, event)
