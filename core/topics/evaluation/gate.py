@@ -83,7 +83,7 @@ def why_not_promoted(state: State, version: Version) -> str:
         name = state.training.in_progress[0].name
         return f"{name} is partly trained: let it end, or `keepstep skip` it, and then try again"
     is_the_same = head.checkpoint is not None and head.checkpoint.id == version.checkpoint
-    if is_the_same and head.base == version.parent and head.pending_restore is None:
+    if is_the_same and head.pending_restore is None:
         return ""
     steps = head.global_step - version.global_step
     has_trained = steps > 0 and head.base == version.parent

@@ -118,6 +118,30 @@ def test_a_head_on_another_version_has_moved() -> None:
     assert "the head has moved since" in str(world.refused(PROMOTE))
 
 
+def test_retention_keeps_a_held_version_that_the_head_passed() -> None:
+    world = held()
+    world.add(3)
+    world.run()
+    world.right = 10
+    consolidate(world)
+    assert versions_to_delete(world.state, 1) == []
+    world.execute(DISCARD)
+    assert [each.id for each in world.state.retention.versions] == ["v002"]
+
+
+def test_retention_keeps_the_parent_until_the_version_is_evaluated() -> None:
+    world = made("warn")
+    world.run()
+    world.add(2)
+    world.run()
+    world.execute(commands.RequestConsolidation(description=""))
+    world.run_until(kinds.ConsolidationFinished)
+    assert world.state.head.base == "v002"
+    assert versions_to_delete(world.state, 1) == []
+    world.run()
+    assert [each.id for each in versions_to_delete(world.state, 1)] == ["v001"]
+
+
 def test_nothing_is_promoted_next_to_a_job() -> None:
     world = held()
     world.add(4)
