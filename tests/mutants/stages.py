@@ -85,6 +85,8 @@ ALSO_TESTED_BY = {
     "gpu/artifacts/commit.py": ("tests/gpu/artifacts/test_checkpoint.py",),
     "cli/daemon/loop.py": ("tests/cli/daemon/test_loop.py",),
     "cli/home/event_store.py": ("tests/cli/daemon/test_loop.py", "tests/cli/daemon/test_loop_on_bad_disks.py"),
+    "gpu/evaluation/program_guard.py": ("tests/gpu/evaluation/test_program.py",),
+    "gpu/evaluation/results.py": ("tests/gpu/evaluation/test_job_end.py",),
     "cli/commands/homes/move.py": ("tests/crash/test_home_move.py",),
     "cli/commands/journal_repair.py": ("tests/cli/daemon/test_sweep.py",),
     "cli/commands/lineage.py": ("tests/cli/commands/test_rerun.py", "tests/cli/commands/test_versions.py"),

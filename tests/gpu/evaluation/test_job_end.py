@@ -13,6 +13,7 @@ from events.messages import CheckpointWritten, Heartbeat, JobEvaluated, Step
 from events.settings import DataSettings, JobSettings
 from gpu.errors import EvaluationFailed
 from gpu.evaluation import job_end
+from gpu.evaluation.questions import chosen_questions
 from gpu.evaluation.results import read_results, results_path
 from tests.gpu.helpers import FULL, LORA, QLORA, Home, settings
 from tests.harness.tiny_model import make_rows
@@ -153,3 +154,16 @@ def test_a_missing_file_is_a_problem_and_the_others_are_scored(home: Home) -> No
 def test_results_of_no_file_are_none(tmp_path: Path) -> None:
     assert read_results(tmp_path, None) is None
     assert scores_of(ModelResults()).files == ()
+
+
+def test_a_smaller_number_of_questions_is_part_of_a_larger_one(tmp_path: Path) -> None:
+    """In the order of the files, and the same each time."""
+    (tmp_path / "evaluation").mkdir()
+    rows = "".join(json.dumps({"prompt": f"What is {n}?", "expected": str(n)}) + "\n" for n in range(9))
+    (tmp_path / "evaluation" / "mine.jsonl").write_text(rows, encoding="utf-8")
+    few, many, every = (chosen_questions(tmp_path, Suites(files=(), questions_max=most))[0] for most in (3, 6, 99))
+    assert (len(few), len(many), len(every)) == (3, 6, 9)
+    ids = {each.id for each in many}
+    assert [each for each in every if each.id in ids] == many
+    assert {each.id for each in few} < ids
+    assert chosen_questions(tmp_path, Suites(files=(), questions_max=0)) == ([], [])

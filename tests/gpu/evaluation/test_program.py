@@ -93,7 +93,8 @@ def test_a_program_that_ends_leaves_no_child(tmp_path: Path) -> None:
 
 def test_a_program_ends_when_its_worker_is_killed(tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
-    code = f"from gpu.evaluation.program import run_program\nrun_program({python(STUBBORN, str(pid_file), '60')!r}, '')"
+    command = python(STUBBORN, str(pid_file), "60")
+    code = f"from gpu.evaluation.program import run_program\nrun_program({command!r}, '', timeout_s=60.0)"
     worker = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[3])
     pid = wait_for_pid(pid_file)
     os.kill(worker.pid, signal.SIGKILL)
