@@ -3,17 +3,19 @@ table."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from core.errors import IllegalEvent, Refused
 from core.job import Job
-from core.tables import Events
+from core.tables import Decide, Events
 from core.transitions import DAEMON, JOB, OFF, JobStatus
 from events import kinds
 from events.codec import kind_of
 from events.event import Event
+from events.kinds import AnyEvent
 
 if TYPE_CHECKING:
     from core.state import State
@@ -75,3 +77,13 @@ def move_current_job(state: State, event: Any) -> Job:
 def reporting_job(state: State, report: Any) -> Job | None:
     """The job that a worker's report is about; None: the report comes from an attempt that no longer runs."""
     return state.training.current if report.attempt == state.attempts.current else None
+
+
+def journaled(kind: Callable[..., AnyEvent]) -> Decide:
+    """A handler for reports that become the event of this kind, with the same fields and the job."""
+
+    def handler(state: State, report: Any, _now: float) -> Events:
+        job = reporting_job(state, report)
+        return [] if job is None else [kind(job=job.id, **asdict(report))]
+
+    return handler

@@ -10,7 +10,7 @@ from msgspec import Struct
 from core.values import DetachedCheckpoint
 from events.evaluation import TaskScore
 from events.kinds import Change, SelfCorrectionFileQueued
-from events.messages import AnyFact
+from events.messages import AnyFact, WorkerPhase
 from events.self_correction import StopCause
 from events.settings import DiskSettings, Gate, JobSettings, MemorySettings, RetentionSettings, VersionSettings
 from events.values import Failure, Priority
@@ -119,14 +119,13 @@ class StartAttempt(Command, frozen=True, kw_only=True):
 
 
 class ReportWorkerLost(Command, frozen=True, kw_only=True):
-    """Report that the worker of this attempt is gone, or had to be killed. The flags say what it was doing."""
+    """Report that the worker of this attempt is gone, or had to be killed."""
 
     attempt: int
     failure: Failure
     message: str
-    evaluating: bool = False
-    sampling: bool = False
-    correcting: bool = False
+    phase: WorkerPhase | None = None
+    """What it was doing; None: unknown."""
 
 
 class RequestSamples(Command, frozen=True, kw_only=True):

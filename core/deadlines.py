@@ -15,7 +15,6 @@ twice, and not for ever.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -25,7 +24,7 @@ from core.structures.maps import Map
 from events import messages
 from events.settings import JobSettings
 
-Phase = Literal["start"] | messages.Phase
+Phase = messages.WorkerPhase
 
 START_S = 120.0
 """Deadline for the first message of the process. Python and its imports take a second; from a cold disk on a busy
@@ -213,26 +212,6 @@ def late(watched: Watched, limits: Limits, failures: int) -> Late | None:
     gaps = _known(watched, phase)
     allowed_s = deadline_s(phase, gaps, limits, failures)
     return Late(phase, silence_s, allowed_s, usual_s(gaps)) if silence_s > allowed_s else None
-
-
-def is_evaluating(watched: Watched) -> bool:
-    """True if the worker's last sign of life came from an evaluation.
-
-    A thread of the worker may write a checkpoint at the same time, because both follow the same step. A worker that
-    dies then counts as one that died in the evaluation: else a crash that every evaluation causes fails the job. A
-    worker that hangs names its phase: `Late.phase`.
-    """
-    return watched.phase == "evaluate"
-
-
-def is_sampling(watched: Watched) -> bool:
-    """The same for samples."""
-    return watched.phase == "sample"
-
-
-def is_correcting(watched: Watched) -> bool:
-    """The same for rounds of self-correction."""
-    return watched.phase == "self_correct"
 
 
 def _known(watched: Watched, phase: Phase) -> tuple[float, ...]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
-from events.messages import BatchSuspect
+from events.messages import BatchSuspect, Phase
 from events.values import CheckpointId
 from gpu.runtime.driver import names_memory
 
@@ -89,30 +90,34 @@ class PreflightFailed(WorkerError):
     """There is too little disk space or memory to begin."""
 
 
-class EvaluationFailed(WorkerError):
-    """An evaluation failed. The training itself is not affected. Data: `cause`."""
+class PhaseFailed(WorkerError):
+    """A phase on which no training depends failed in a way that this process does not survive. Data: `cause`."""
+
+    phase: ClassVar[Phase]
+    where: ClassVar[str]
+    """The same in words."""
 
     def __init__(self, cause: Exception) -> None:
         self.cause = cause
-        super().__init__(f"in an evaluation: {' '.join(str(cause).split()) or type(cause).__name__}")
+        super().__init__(f"{self.where}: {' '.join(str(cause).split()) or type(cause).__name__}")
 
 
-class SamplingFailed(WorkerError):
-    """Samples failed in a way that this process does not survive. The training itself is not affected. Data:
-    `cause`."""
+class EvaluationFailed(PhaseFailed):
+    """An evaluation failed."""
 
-    def __init__(self, cause: Exception) -> None:
-        self.cause = cause
-        super().__init__(f"while samples were generated: {' '.join(str(cause).split()) or type(cause).__name__}")
+    phase, where = "evaluate", "in an evaluation"
 
 
-class CorrectionFailed(WorkerError):
-    """A round of self-correction failed in a way that this process does not survive. The training itself is not
-    affected. Data: `cause`."""
+class SamplingFailed(PhaseFailed):
+    """Samples failed."""
 
-    def __init__(self, cause: Exception) -> None:
-        self.cause = cause
-        super().__init__(f"in a round of self-correction: {' '.join(str(cause).split()) or type(cause).__name__}")
+    phase, where = "sample", "while samples were generated"
+
+
+class CorrectionFailed(PhaseFailed):
+    """A round of self-correction failed."""
+
+    phase, where = "self_correct", "in a round of self-correction"
 
 
 class StorageFailed(WorkerError):

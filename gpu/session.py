@@ -35,11 +35,12 @@ from gpu.model.build import TrainedModel, build
 from gpu.model.tokenizer import comparable_sha256, load_limits, load_tokenizer, tokenizer_files_to_save
 from gpu.runtime.arithmetic import Arithmetic, choose_arithmetic
 from gpu.runtime.determinism import enable_determinism
-from gpu.training.corrector import Corrector
+from gpu.training.attempt import Attempt
 from gpu.training.gradient_checkpointing import decide_gradient_checkpointing
 from gpu.training.loop import Training
 from gpu.training.packing_check import refuse_unpackable
-from gpu.training.sampler import Sampler
+from gpu.training.rounds.corrector import Corrector
+from gpu.training.rounds.sampler import Sampler
 from gpu.training.saver import Saver
 from gpu.versions.consolidate import consolidate
 from gpu.versions.rehearsal import rehearse
@@ -132,6 +133,8 @@ class Session:
         self._rehearse(order, prepared.settings, model.trained, heartbeats)
         history = self._history(order, prepared.job)
         heartbeats.beat("load", 1, 1, force=True)
+        attempt = self._attempt(order, prepared, model.trained, heartbeats)
+        plan, budget = order.sample_plan, order.samples
         training = Training(
             attempt=order.attempt,
             prepared=prepared,
@@ -148,9 +151,9 @@ class Session:
             course=order.course,
             evaluates=order.evaluates,
             evaluated_to=order.evaluated_to,
-            sampler=self._sampler(order, prepared, model.trained, heartbeats),
-            corrector=self._corrector(order, prepared, model.trained, heartbeats),
-            job_end=self._job_end(order, prepared, model.trained, heartbeats),
+            sampler=Sampler(attempt, plan, budget) if plan is not None and budget is not None else None,
+            corrector=Corrector(attempt, order.correction) if self._is_home else None,
+            job_end=JobEnd(attempt, order.suites) if order.suites is not None and self._is_home else None,
         )
         failpoint("loaded")
         self._channel.send(
@@ -177,57 +180,15 @@ class Session:
         self._model = self._prepared = None
         _release_memory()
 
-    def _sampler(
-        self, order: Train, prepared: PreparedJob, trained: TrainedModel, heartbeats: Heartbeats
-    ) -> Sampler | None:
-        if order.samples is None or order.sample_plan is None:
-            return None
+    def _attempt(self, order: Train, prepared: PreparedJob, trained: TrainedModel, heartbeats: Heartbeats) -> Attempt:
         model = prepared.settings.model
-        return Sampler(
-            attempt=order.attempt,
+        return Attempt(
+            number=order.attempt,
             home=self._home,
             prepared=prepared,
             trained=trained,
             tokenizer=lambda: self._load_tokenizer(model).tokenizer,
             limits=lambda: load_limits(model, self._home),
-            plan=order.sample_plan,
-            budget=order.samples,
-            channel=self._channel,
-            heartbeats=heartbeats,
-        )
-
-    def _corrector(
-        self, order: Train, prepared: PreparedJob, trained: TrainedModel, heartbeats: Heartbeats
-    ) -> Corrector | None:
-        if not self._is_home:
-            return None
-        model = prepared.settings.model
-        return Corrector(
-            attempt=order.attempt,
-            home=self._home,
-            prepared=prepared,
-            trained=trained,
-            tokenizer=lambda: self._load_tokenizer(model).tokenizer,
-            limits=lambda: load_limits(model, self._home),
-            plan=order.correction,
-            channel=self._channel,
-            heartbeats=heartbeats,
-        )
-
-    def _job_end(
-        self, order: Train, prepared: PreparedJob, trained: TrainedModel, heartbeats: Heartbeats
-    ) -> JobEnd | None:
-        if order.suites is None or not self._is_home:
-            return None
-        model = prepared.settings.model
-        return JobEnd(
-            attempt=order.attempt,
-            home=self._home,
-            prepared=prepared,
-            trained=trained,
-            tokenizer=lambda: self._load_tokenizer(model).tokenizer,
-            limits=lambda: load_limits(model, self._home),
-            suites=order.suites,
             channel=self._channel,
             heartbeats=heartbeats,
         )

@@ -34,16 +34,14 @@ from gpu.errors import (
     ArtifactBroken,
     CheckpointBroken,
     CheckpointForeign,
-    CorrectionFailed,
     DataChanged,
     EncoderLost,
-    EvaluationFailed,
     MergeRefused,
     MicrobatchTooLarge,
     ModelUnusable,
+    PhaseFailed,
     PreflightFailed,
     RowRejected,
-    SamplingFailed,
     StorageFailed,
     SuspectBatch,
     TrainingDiverged,
@@ -154,10 +152,7 @@ def run_order(order: Prepare | Train | Consolidate | EvaluateVersion, session: S
         )
         exit_process(1)
     except Exception as error:  # noqa: BLE001  # every failure is reported, with its traceback
-        evaluating, sampling = isinstance(error, EvaluationFailed), isinstance(error, SamplingFailed)
-        correcting = isinstance(error, CorrectionFailed)
-        cause = error.cause if isinstance(error, EvaluationFailed | SamplingFailed | CorrectionFailed) else error
-        failure, is_usable = classify_failure(cause)
+        failure, is_usable = classify_failure(error.cause if isinstance(error, PhaseFailed) else error)
         logging.info("attempt %d ends: %s", order.attempt, failure)  # the daemon logs the traceback
         message = str(error) or type(error).__name__
         channel.send(
@@ -166,9 +161,7 @@ def run_order(order: Prepare | Train | Consolidate | EvaluateVersion, session: S
                 failure=failure,
                 message=message,
                 trace="".join(traceback.format_exc()),
-                evaluating=evaluating,
-                sampling=sampling,
-                correcting=correcting,
+                phase=error.phase if isinstance(error, PhaseFailed) else None,
             )
         )
         if not is_usable:

@@ -3,6 +3,7 @@ space)."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 from zlib import crc32
 
@@ -202,17 +203,21 @@ def _start_attempt(state: State, command: commands.StartAttempt, _now: float) ->
     return [started] if job.begun else [*config.changed_for(state, job.id, settings), started]
 
 
+_ABANDONED: Mapping[messages.WorkerPhase | None, Callable[[Job, int, Failure, str], Events]] = {
+    "evaluate": validation.abandoned,
+    "sample": samples.abandoned,
+    "self_correct": self_correction.abandoned,
+}
+"""Phases that a job can continue without, and what follows when one fails."""
+
+
 def _worker_failed(state: State, report: messages.Failed | commands.ReportWorkerLost, now: float) -> Events:
     """The worker failed, or is gone; either way this was its last message."""
     job = reporting_job(state, report)
     if job is None:
         return []
-    cause = (report.attempt, report.failure, report.message)
-    abandoned = validation.abandoned(job, *cause) if report.evaluating else ()
-    if report.sampling:
-        abandoned = samples.abandoned(job, *cause)
-    if report.correcting:
-        abandoned = self_correction.abandoned(job, *cause)
+    abandon = _ABANDONED.get(report.phase)
+    abandoned = abandon(job, report.attempt, report.failure, report.message) if abandon is not None else ()
     if abandoned:  # what changes no weights never fails a job
         job = replace(job, failures=min(job.failures, ATTEMPTS_WITHOUT_PROGRESS - 2))
     return [*abandoned, *fail(state, job, report.failure, report.message, now)]

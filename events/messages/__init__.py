@@ -54,6 +54,8 @@ from events.trained import Trained, TrainedFile
 from events.values import BackupId, CheckpointId, CheckpointReason, Failure, JobId, Number, Suspicion, VersionId
 
 Phase = Literal["load", "prepare", "step", "evaluate", "sample", "self_correct", "checkpoint", "consolidate"]
+WorkerPhase = Literal["start"] | Phase
+"""With the time before the first sign of life."""
 
 
 class Hello(Fact, frozen=True, kw_only=True, tag="hello"):
@@ -227,12 +229,8 @@ class Failed(Fact, frozen=True, kw_only=True, tag="failed"):
     failure: Failure
     message: str
     trace: str
-    evaluating: bool = False
-    """It failed in an evaluation, on which no training depends."""
-    sampling: bool = False
-    """It failed while it generated samples, on which no training depends."""
-    correcting: bool = False
-    """It failed in a round of self-correction, on which no training depends."""
+    phase: Phase | None = None
+    """The phase, on which no training depends, that it failed in; None: another one."""
 
 
 AnyFact = (

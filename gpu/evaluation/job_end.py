@@ -8,18 +8,15 @@ generators itself. So a run with it and a run without it end with the same bits.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from events.evaluation import Divergence, EvaluationResults, ModelResults, ResultsFile, RowScore, Suites, scores_of
 from events.messages import JobEvaluated
 from events.settings import AdapterSettings
 from events.values import evaluation_of_job
 from gpu.data.encode.encoder import Encoder
-from gpu.data.plan.prepare import PreparedJob
 from gpu.data.template.fingerprint import tokenizer_sha256
 from gpu.errors import EvaluationFailed, StorageFailed, YieldRequested
 from gpu.evaluation.questions import AnswerTools, answer_questions, chosen_questions
@@ -27,11 +24,9 @@ from gpu.evaluation.results import suites_fingerprint, write_results
 from gpu.evaluation.rows import Encoding, Row, held_out_rows
 from gpu.evaluation.score import divergence, reference, score_rows
 from gpu.generate.answers import answering, free_cache
-from gpu.ipc.worker_channel import Heartbeats, WorkerChannel
-from gpu.model.build import TrainedModel
-from gpu.model.limits import ModelLimits
 from gpu.runtime.driver import is_driver_error
 from gpu.runtime.faults import inject_out_of_memory
+from gpu.training.attempt import Attempt
 from journal.failpoints import failpoint
 
 SECONDS_MIN = 60.0
@@ -47,15 +42,8 @@ class _TimeIsUp(Exception):
 class JobEnd:
     """Evaluates the end of one attempt at a job."""
 
-    attempt: int
-    home: Path
-    prepared: PreparedJob
-    trained: TrainedModel
-    tokenizer: Callable[[], Any]
-    limits: Callable[[], ModelLimits]
+    attempt: Attempt
     suites: Suites
-    channel: WorkerChannel
-    heartbeats: Heartbeats
 
     def __post_init__(self) -> None:
         self._trained_s = 0.0
@@ -81,18 +69,20 @@ class JobEnd:
         results, found, fingerprint, file = ModelResults(), None, "", None
         try:
             rows, tools = self._read()
-            questions, problems = chosen_questions(self.home, self.suites)
+            questions, problems = chosen_questions(self.attempt.home, self.suites)
             self._problems += problems
             if not rows and not questions and not self._problems:
                 return
             fingerprint = suites_fingerprint(rows, questions, self.suites.max_new_tokens)
-            with answering(self.trained.model):
+            with answering(self.attempt.trained.model):
                 results = ModelResults(rows=tuple(self._score(rows, global_step)))
                 found = self._divergence(rows)
             failpoint("job_rows_evaluated")
             if questions:
-                self.heartbeats.beat("evaluate", 0, 1, force=True)
-                answered = answer_questions(self.trained, questions, self.suites.max_new_tokens, tools, self._watch)
+                self.attempt.heartbeats.beat("evaluate", 0, 1, force=True)
+                answered = answer_questions(
+                    self.attempt.trained, questions, self.suites.max_new_tokens, tools, self._watch
+                )
                 results = ModelResults(rows=results.rows, questions=tuple(answered))
         except YieldRequested:
             raise
@@ -106,9 +96,9 @@ class JobEnd:
         if results.rows or results.questions:
             file = self._write(results, found, fingerprint, global_step)
         failpoint("job_evaluated")
-        self.channel.send(
+        self.attempt.channel.send(
             JobEvaluated(
-                attempt=self.attempt,
+                attempt=self.attempt.number,
                 global_step=global_step,
                 step=step,
                 results=file,
@@ -121,59 +111,59 @@ class JobEnd:
         )
 
     def _watch(self, done: int, total: int) -> None:
-        self.heartbeats.beat("evaluate", done, total)
-        if self.channel.yield_requested():
+        self.attempt.heartbeats.beat("evaluate", done, total)
+        if self.attempt.channel.yield_requested():
             failpoint("yield_seen")
             raise YieldRequested("the next attempt evaluates again")
         if time.monotonic() > self._ends_at:
             raise _TimeIsUp
 
     def _read(self) -> tuple[list[Row], AnswerTools]:
-        tokenizer, limits, settings = self.tokenizer(), self.limits(), self.prepared.settings
-        tools = AnswerTools(tokenizer, Encoder(tokenizer, settings.data, limits), limits, self.home)
+        tokenizer, limits, settings = self.attempt.tokenizer(), self.attempt.limits(), self.attempt.prepared.settings
+        tools = AnswerTools(tokenizer, Encoder(tokenizer, settings.data, limits), limits, self.attempt.home)
         if not self.suites.files or self.suites.rows_max == 0:
             return [], tools
         encoding = Encoding(tokenizer, tokenizer_sha256(tokenizer), limits)
-        rows, problems = held_out_rows(self.home, self.suites, encoding, lambda: self._watch(0, 1))
+        rows, problems = held_out_rows(self.attempt.home, self.suites, encoding, lambda: self._watch(0, 1))
         self._problems += problems
         return rows, tools
 
     def _score(self, rows: Sequence[Row], global_step: int) -> list[RowScore]:
         return score_rows(
-            self.trained,
+            self.attempt.trained,
             rows,
-            self.prepared.settings.training.batch_size,
+            self.attempt.prepared.settings.training.batch_size,
             self._watch,
             lambda count: inject_out_of_memory("suites", global_step, count),
         )
 
     def _divergence(self, rows: Sequence[Row]) -> Divergence | None:
         """Return the divergence from the base, which answers while the adapter is switched off; None without one."""
-        if not isinstance(self.prepared.settings.method, AdapterSettings):
+        if not isinstance(self.attempt.prepared.settings.method, AdapterSettings):
             return None  # memory holds no second model
         new = [row for row in rows if row.job in self.suites.new]
 
         def watch() -> None:
             self._watch(0, len(new))
 
-        with self.trained.model.disable_adapter():
-            base = reference(self.trained, new, watch)
-        return divergence(self.trained, base, watch)
+        with self.attempt.trained.model.disable_adapter():
+            base = reference(self.attempt.trained, new, watch)
+        return divergence(self.attempt.trained, base, watch)
 
     def _write(
         self, results: ModelResults, found: Divergence | None, fingerprint: str, global_step: int
     ) -> ResultsFile:
         """Write the results. Raises EvaluationFailed."""
         content = EvaluationResults(
-            evaluation=evaluation_of_job(global_step, self.attempt),
-            subject=self.prepared.job,
+            evaluation=evaluation_of_job(global_step, self.attempt.number),
+            subject=self.attempt.prepared.job,
             suites_sha256=fingerprint,
-            environment=self.trained.environment,
+            environment=self.attempt.trained.environment,
             results=results,
             divergence=found,
             problem="; ".join(self._problems),
         )
         try:
-            return write_results(self.home, content)
+            return write_results(self.attempt.home, content)
         except StorageFailed as error:
             raise EvaluationFailed(error) from error

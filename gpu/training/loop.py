@@ -41,13 +41,13 @@ from gpu.ipc.worker_channel import Heartbeats, WorkerChannel
 from gpu.model.build import TrainedModel
 from gpu.runtime.determinism import seed_generators
 from gpu.runtime.faults import inject_out_of_memory, is_injected
-from gpu.training.corrector import Corrector
 from gpu.training.evaluate import evaluate, is_due, steps_since
 from gpu.training.learning_rate import learning_rate
 from gpu.training.loss import summed_loss
 from gpu.training.loss_spike import spike_threshold
 from gpu.training.microbatch_split import largest_part, split_microbatch
-from gpu.training.sampler import Sampler
+from gpu.training.rounds.corrector import Corrector
+from gpu.training.rounds.sampler import Sampler
 from gpu.training.saver import Saver
 from journal.failpoints import failpoint
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from events import kinds
 from events.codec import Record
@@ -134,20 +135,13 @@ class CorrectionHistory:
                     )
                 )
             case kinds.SelfCorrectionFileQueued():
-                started = self._files.pop()
-                self._files.append(
-                    CorrectionFile(
-                        number=event.number,
-                        name=event.name,
-                        job=event.job,
-                        at=record.at,
-                        base=started.base,
-                        first_round=started.first_round,
-                        last_round=started.last_round,
-                        rows=event.rows,
-                        references=event.references,
-                        replayed=event.replayed,
-                    )
+                self._files[-1] = replace(
+                    self._files[-1],
+                    job=event.job,
+                    at=record.at,
+                    rows=event.rows,
+                    references=event.references,
+                    replayed=event.replayed,
                 )
             case kinds.SelfCorrectionFailed():
                 self._spent_s += event.seconds

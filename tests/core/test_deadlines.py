@@ -178,10 +178,10 @@ def test_an_evaluation_is_held_to_what_steps_take_until_it_is_known_itself() -> 
 def test_a_worker_that_dies_in_an_evaluation_is_seen_while_a_checkpoint_is_written() -> None:
     """Both follow the same step. A save that hangs then is late as a save."""
     begun = (PREPARE, TRAIN, LOADED, step())
-    assert deadlines.is_evaluating(watched(*begun, beat("evaluate")))
-    assert not deadlines.is_evaluating(watched(*begun, beat("evaluate"), EVALUATED))
-    assert deadlines.is_evaluating(watched(*begun, beat("checkpoint"), beat("evaluate")))
-    assert deadlines.is_evaluating(watched(*begun, beat("checkpoint"), beat("evaluate"), SAVED))
+    assert watched(*begun, beat("evaluate")).phase == "evaluate"
+    assert watched(*begun, beat("evaluate"), EVALUATED).phase != "evaluate"
+    assert watched(*begun, beat("checkpoint"), beat("evaluate")).phase == "evaluate"
+    assert watched(*begun, beat("checkpoint"), beat("evaluate"), SAVED).phase == "evaluate"
 
 
 def test_a_late_word_of_another_attempt_proves_nothing() -> None:

@@ -235,7 +235,7 @@ ELSEWHERE: Mapping[str, str] = {
     "batch_skipped": "a loss runs away: the same",
     "evaluation_abandoned": "the worker hangs or fails in an evaluation: tests/drills/test_evaluation.py",
     "samples_requested": "by a person: tests/cli/commands/samples",
-    "samples_put_off": "where steps take little time: tests/gpu/training/test_sampler.py",
+    "samples_put_off": "where steps take little time: tests/gpu/training/rounds/test_sampler.py",
     "samples_failed": "memory runs out in samples: tests/drills/test_samples.py",
     "samples_abandoned": "the worker hangs or dies in samples: the same",
     **dict.fromkeys(

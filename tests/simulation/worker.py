@@ -102,7 +102,7 @@ class SimulatedWorker(FakeWorker):
         """Some evaluations fail. Which ones follows from the weights, so the next attempt fails there as well."""
         if int(self.weights[8:10], 16) < 12:
             self.abandon(
-                messages.Failed(attempt=order.attempt, failure="code", message="a bug", trace="", evaluating=True)
+                messages.Failed(attempt=order.attempt, failure="code", message="a bug", trace="", phase="evaluate")
             )
         else:
             super().evaluate(order)
@@ -112,7 +112,7 @@ class SimulatedWorker(FakeWorker):
         lot, at = int(self.weights[10:12], 16), {"global_step": self.global_step, "step": self.step}
         if lot < 12:
             self.abandon(
-                messages.Failed(attempt=order.attempt, failure="code", message="a bug", trace="", sampling=True)
+                messages.Failed(attempt=order.attempt, failure="code", message="a bug", trace="", phase="sample")
             )
         elif lot < 30:
             self._sampled, self._samples = self.step, replace(samples, asked=False)
@@ -136,7 +136,7 @@ class SimulatedWorker(FakeWorker):
         lot, at = int(self.weights[16:18], 16), {"global_step": self.global_step, "step": self.step}
         if lot < 10:
             self.abandon(
-                messages.Failed(attempt=order.attempt, failure="code", message="a bug", trace="", correcting=True)
+                messages.Failed(attempt=order.attempt, failure="code", message="a bug", trace="", phase="self_correct")
             )
         elif lot < 24:
             self.fail_round(order, "m")
@@ -154,7 +154,7 @@ class SimulatedWorker(FakeWorker):
         """The same, at the end of a job."""
         if int(self.weights[12:14], 16) < 12:
             self.abandon(
-                messages.Failed(attempt=order.attempt, failure="code", message="a bug", trace="", evaluating=True)
+                messages.Failed(attempt=order.attempt, failure="code", message="a bug", trace="", phase="evaluate")
             )
         else:
             super().evaluate_end(order)

@@ -94,16 +94,8 @@ class WorkerListener:
         if attempt is None:
             self.write(f"{message}; nothing was running")
             return
-        evaluating = self.supervisor.is_evaluating if phase is None else phase == "evaluate"
-        sampling = self.supervisor.is_sampling if phase is None else phase == "sample"
-        correcting = self.supervisor.is_correcting if phase is None else phase == "self_correct"
         self.handler.execute(
             commands.ReportWorkerLost(
-                attempt=attempt,
-                failure=failure,
-                message=message,
-                evaluating=evaluating,
-                sampling=sampling,
-                correcting=correcting,
+                attempt=attempt, failure=failure, message=message, phase=phase or self.supervisor.phase
             )
         )

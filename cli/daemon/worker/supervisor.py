@@ -52,19 +52,14 @@ class WorkerSupervisor:
         self._stats.save(self._watched)
 
     @property
-    def is_evaluating(self) -> bool:
-        """True if the worker may have died during an evaluation."""
-        return deadlines.is_evaluating(self._watched)
+    def phase(self) -> messages.WorkerPhase:
+        """The phase of the worker's last sign of life.
 
-    @property
-    def is_sampling(self) -> bool:
-        """The same for samples."""
-        return deadlines.is_sampling(self._watched)
-
-    @property
-    def is_correcting(self) -> bool:
-        """The same for rounds of self-correction."""
-        return deadlines.is_correcting(self._watched)
+        A thread of the worker may write a checkpoint at the same time as an evaluation, because both follow the same
+        step. A worker that dies then counts as one that died in the evaluation: else a crash that every evaluation
+        causes fails the job. A worker that hangs names its phase: `Late.phase`.
+        """
+        return self._watched.phase
 
     def missed_deadline(self, now: float, limits: Limits, failures: int, attempt: int | None) -> Late | None:
         """The deadline that the worker missed in this attempt; None: it missed none.

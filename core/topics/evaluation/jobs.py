@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from msgspec.structs import asdict, replace
+from msgspec.structs import replace
 
-from core.checks import illegal, move_current_job, reporting_job
+from core.checks import illegal, journaled, move_current_job
 from core.job import Job
-from core.tables import DecideTable, Events, EvolveTable
+from core.tables import DecideTable, EvolveTable
 from events import kinds, messages
 from events.evaluation import Suites
 
@@ -40,12 +40,7 @@ def suites(state: State, job: Job) -> Suites | None:
     )
 
 
-def _evaluated(state: State, report: messages.JobEvaluated, _now: float) -> Events:
-    job = reporting_job(state, report)
-    return [] if job is None else [kinds.JobEvaluated(job=job.id, **asdict(report))]
-
-
-DECIDE: DecideTable = {messages.JobEvaluated: _evaluated}
+DECIDE: DecideTable = {messages.JobEvaluated: journaled(kinds.JobEvaluated)}
 
 
 def _job_evaluated(state: State, event: kinds.JobEvaluated) -> State:

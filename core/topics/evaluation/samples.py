@@ -10,14 +10,13 @@ training (`Attempts.trained_s`) at the last round, and the seconds of a round. S
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
-from msgspec.structs import asdict, replace
+from msgspec.structs import replace
 
 from core import commands
-from core.checks import current_job, illegal, move_current_job, reporting_job
+from core.checks import current_job, illegal, journaled, move_current_job
 from core.errors import Refused
 from core.job import Job
 from core.tables import DecideTable, Events, EvolveTable
@@ -107,21 +106,11 @@ def _request(state: State, command: commands.RequestSamples, _now: float) -> Eve
     return [SamplesRequested(job=job.id)]
 
 
-def _journaled(kind: type[Outcome]) -> Callable[[State, Report, float], Events]:
-    """A report becomes the event with the same fields."""
-
-    def handler(state: State, report: Report, _now: float) -> Events:
-        job = reporting_job(state, report)
-        return [] if job is None else [kind(job=job.id, **asdict(report))]
-
-    return handler
-
-
 DECIDE: DecideTable = {
     commands.RequestSamples: _request,
-    messages.Sampled: _journaled(SamplesGenerated),
-    messages.SamplesPutOff: _journaled(SamplesPutOff),
-    messages.SamplesFailed: _journaled(SamplesFailed),
+    messages.Sampled: journaled(SamplesGenerated),
+    messages.SamplesPutOff: journaled(SamplesPutOff),
+    messages.SamplesFailed: journaled(SamplesFailed),
 }
 
 

@@ -21,7 +21,7 @@ from msgspec import Struct
 from msgspec.structs import asdict, replace
 
 from core import commands
-from core.checks import illegal, move_current_job, reporting_job
+from core.checks import illegal, journaled, move_current_job, reporting_job
 from core.effect import Effect
 from core.errors import Refused
 from core.job import Job
@@ -226,16 +226,6 @@ def _answered(state: State, report: messages.SelfCorrected, _now: float) -> Even
     return [event, started]
 
 
-def _put_off(state: State, report: messages.SelfCorrectionPutOff, _now: float) -> Events:
-    job = reporting_job(state, report)
-    return [] if job is None else [kinds.SelfCorrectionPutOff(job=job.id, **asdict(report))]
-
-
-def _failed(state: State, report: messages.SelfCorrectionFailed, _now: float) -> Events:
-    job = reporting_job(state, report)
-    return [] if job is None else [kinds.SelfCorrectionFailed(job=job.id, **asdict(report))]
-
-
 def _record_file(state: State, command: commands.RecordCorrectionFile, _now: float) -> Events:
     building = state.self_correction.building
     is_open = building is not None and building.number == command.queued.number
@@ -256,8 +246,8 @@ def _resume(state: State, _command: commands.ResumeSelfCorrection, _now: float) 
 
 DECIDE: DecideTable = {
     messages.SelfCorrected: _answered,
-    messages.SelfCorrectionPutOff: _put_off,
-    messages.SelfCorrectionFailed: _failed,
+    messages.SelfCorrectionPutOff: journaled(kinds.SelfCorrectionPutOff),
+    messages.SelfCorrectionFailed: journaled(kinds.SelfCorrectionFailed),
     commands.RecordCorrectionFile: _record_file,
     commands.StopSelfCorrection: _stop,
     commands.ResumeSelfCorrection: _resume,

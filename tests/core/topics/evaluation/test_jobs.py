@@ -109,7 +109,7 @@ def test_an_evaluation_that_ends_the_worker_never_fails_the_job() -> None:
     attempt = world.state.attempts.current
     assert attempt is not None
     world.execute(
-        commands.ReportWorkerLost(attempt=attempt, failure="code", message="in an evaluation", evaluating=True)
+        commands.ReportWorkerLost(attempt=attempt, failure="code", message="in an evaluation", phase="evaluate")
     )
     job = world.state.training.current
     assert job is not None

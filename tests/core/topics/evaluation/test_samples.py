@@ -173,7 +173,7 @@ def test_a_worker_that_is_lost_in_a_round_costs_the_samples_of_the_job(failure: 
     world = training()
     world.execute(sampled(world))
     attempt = world.state.attempts.current
-    lost = commands.ReportWorkerLost(attempt=attempt or 0, failure=failure, message="m", sampling=True)
+    lost = commands.ReportWorkerLost(attempt=attempt or 0, failure=failure, message="m", phase="sample")
     world.end_worker()
     world.execute(lost)
     assert [type(event) for event in world.journal[-2:]] == [SamplesAbandoned, kinds.AttemptFailed]
@@ -197,7 +197,7 @@ def test_samples_never_fail_a_job() -> None:
     world.state = replace(world.state, training=world.state.training.with_current(current))
     attempt = world.state.attempts.current or 0
     world.end_worker()
-    events = world.execute(commands.ReportWorkerLost(attempt=attempt, failure="hang", message="m", sampling=True))
+    events = world.execute(commands.ReportWorkerLost(attempt=attempt, failure="hang", message="m", phase="sample"))
     assert [type(event) for event in events] == [SamplesAbandoned, kinds.AttemptFailed]
 
 
@@ -206,7 +206,7 @@ def test_a_worker_that_somebody_killed_in_a_round_is_tried_again() -> None:
     world = training()
     attempt = world.state.attempts.current or 0
     world.end_worker()
-    world.execute(commands.ReportWorkerLost(attempt=attempt, failure="killed", message="m", sampling=True))
+    world.execute(commands.ReportWorkerLost(attempt=attempt, failure="killed", message="m", phase="sample"))
     assert not job(world).evaluation.samples_abandoned
 
 

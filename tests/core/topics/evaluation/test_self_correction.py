@@ -242,7 +242,7 @@ def test_a_worker_that_is_lost_in_a_round_costs_the_rounds_of_the_job(failure: s
         training=world.state.training.with_current(replace(job(world), failures=ATTEMPTS_WITHOUT_PROGRESS - 1)),
     )
     attempt = corrected(world).attempt
-    world.execute(commands.ReportWorkerLost(attempt=attempt, failure=failure, message="m", correcting=True))
+    world.execute(commands.ReportWorkerLost(attempt=attempt, failure=failure, message="m", phase="self_correct"))
     assert [type(each) for each in world.journal[-2:]] == [kinds.SelfCorrectionAbandoned, kinds.AttemptFailed]
     assert correction_plan(world.state, job(world)) is None
 

@@ -169,8 +169,8 @@ def test_other_settings_start_fresh() -> None:
 def test_a_failure_in_an_evaluation_is_the_end_of_evaluations_and_not_of_the_job(failure: Failure) -> None:
     """Whether the worker said so, or was lost."""
     for lost in (
-        commands.ReportWorkerLost(attempt=1, failure=failure, message="it hung", evaluating=True),
-        messages.Failed(attempt=1, failure=failure, message="it hung", trace="", evaluating=True),
+        commands.ReportWorkerLost(attempt=1, failure=failure, message="it hung", phase="evaluate"),
+        messages.Failed(attempt=1, failure=failure, message="it hung", trace="", phase="evaluate"),
     ):
         world = home_with(4)
         world.run_until(EvaluationDone, 2)
@@ -188,7 +188,7 @@ def test_a_failure_elsewhere_leaves_evaluations_be() -> None:
     """So does one that no evaluation can be the cause of."""
     for lost in (
         commands.ReportWorkerLost(attempt=1, failure="hang", message="it hung"),
-        commands.ReportWorkerLost(attempt=1, failure="killed", message="somebody did it", evaluating=True),
+        commands.ReportWorkerLost(attempt=1, failure="killed", message="somebody did it", phase="evaluate"),
     ):
         world = home_with(4)
         world.run_until(EvaluationDone, 2)
@@ -241,7 +241,9 @@ def test_a_worker_that_is_killed_twice_in_evaluations_is_enough() -> None:
     world.config = settings(held_out=True, every_steps=100)
     for attempt in (1, 2):
         world.run_until(EvaluationDone, 2 if attempt == 1 else 0)
-        world.execute(commands.ReportWorkerLost(attempt=attempt, failure="killed", message="somebody", evaluating=True))
+        world.execute(
+            commands.ReportWorkerLost(attempt=attempt, failure="killed", message="somebody", phase="evaluate")
+        )
         assert current(world).evaluation.abandoned == (attempt == 2)
         world.run_until(kinds.TrainingStarted)
     world.run()
@@ -252,7 +254,7 @@ def test_a_retry_evaluates_again() -> None:
     """A person has looked at it, and what it begins on may be another head."""
     world = home_with(4)
     world.run_until(EvaluationDone, 1)
-    lost = commands.ReportWorkerLost(attempt=1, failure="hang", message="it hung", evaluating=True)
+    lost = commands.ReportWorkerLost(attempt=1, failure="hang", message="it hung", phase="evaluate")
     world.execute(lost)
     while world.state.training.current is not None:
         world.run_until(kinds.AttemptStarted)

@@ -13,7 +13,7 @@ from gpu.data.examine import quality
 from gpu.data.format import rows
 from gpu.data.format.example import Example
 from gpu.generate.questions import QuestionMaker
-from gpu.training.known_prompts import KnownPrompt, choose_prompts
+from gpu.training.rounds.known_prompts import KnownPrompt, choose_prompts
 from tests.gpu.helpers import Home
 from tests.harness.chat_tokenizer import make_chat_tokenizer
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from gpu.training.spacing import PROBE_STEPS, Spacing, TooExpensive
+from gpu.training.rounds.spacing import PROBE_STEPS, Spacing, TooExpensive
 
 
 @pytest.mark.parametrize(("steps_total", "next_step"), [(1000, 200), (199, None), (200, 200)])
@@ -45,6 +45,11 @@ def test_an_unknown_cost_is_estimated_from_the_first_tokens() -> None:
 def test_a_put_off_is_news_once_for_each_cost() -> None:
     """Until the cost has changed by a factor of two, or the settings have changed."""
     spacing = Spacing(0.0, None)
-    assert [spacing.is_news(cost) for cost in (1.0, 1.5, 3.5, 3.0)] == [True, False, True, False]
+
+    def is_told(round_s: float) -> bool:
+        spacing.round_s = round_s
+        return spacing.put_off(8, 8, 100, 0.01) is not None
+
+    assert [is_told(cost) for cost in (1.0, 1.5, 3.5, 3.0)] == [True, False, True, False]
     spacing.forget_cost()
-    assert spacing.is_news(3.0)
+    assert is_told(3.0)

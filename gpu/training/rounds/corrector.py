@@ -1,8 +1,8 @@
 """Self-correction: at a step boundary, the model answers prompts of trained files, and a verifier judges the answers.
 
-A round changes nothing of what is trained: as samples (`gpu.training.sampler`), it keeps no gradient, restores the
-modes, and is spaced by its cost. Prompts and draws follow from the seed of the settings and the global step, so a step
-that runs again has the same round.
+A round changes nothing of what is trained: as samples (`gpu.training.rounds.sampler`), it keeps no gradient, restores
+the modes, and is spaced by its cost. Prompts and draws follow from the seed of the settings and the global step, so a
+step that runs again has the same round.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
@@ -32,20 +31,17 @@ from events.self_correction import (
 from events.statistics import distinct_n
 from gpu.data.encode.encoder import Encoder
 from gpu.data.plan.held_out import read_validation_set, validation_path
-from gpu.data.plan.prepare import PreparedJob
 from gpu.errors import CorrectionFailed, YieldRequested, is_out_of_memory
 from gpu.evaluation.judge import Check, judge
 from gpu.generate.answers import Reply, answer_all, answering, free_cache
 from gpu.generate.questions import QuestionMaker
 from gpu.generate.sampling import choose_sampling, end_tokens
-from gpu.ipc.worker_channel import Heartbeats, WorkerChannel
-from gpu.model.build import TrainedModel
-from gpu.model.limits import ModelLimits
 from gpu.runtime.driver import is_driver_error
 from gpu.runtime.faults import inject_out_of_memory
-from gpu.training.base_divergence import base_divergence
-from gpu.training.known_prompts import KnownPrompt, choose_prompts
-from gpu.training.spacing import Spacing, TooExpensive
+from gpu.training.attempt import Attempt
+from gpu.training.rounds.base_divergence import base_divergence
+from gpu.training.rounds.known_prompts import KnownPrompt, choose_prompts
+from gpu.training.rounds.spacing import Spacing, TooExpensive
 from journal.failpoints import failpoint
 
 NO_PROMPTS = (
@@ -65,16 +61,9 @@ class _Given(NamedTuple):
 class Corrector:
     """Takes the rounds of self-correction of one attempt."""
 
-    attempt: int
-    home: Path
-    prepared: PreparedJob
-    trained: TrainedModel
-    tokenizer: Callable[[], Any]
-    limits: Callable[[], ModelLimits]
+    attempt: Attempt
     plan: CorrectionPlan | None
     """None: no round is taken, unless an order brings a plan."""
-    channel: WorkerChannel
-    heartbeats: Heartbeats
 
     def __post_init__(self) -> None:
         plan = self.plan
@@ -90,7 +79,7 @@ class Corrector:
 
         Raises CorrectionFailed if this process cannot be used after the error.
         """
-        if (order := self.channel.take_correction_order()) is not None:
+        if (order := self.attempt.channel.take_correction_order()) is not None:
             self._follow(order.plan)
         plan = self.plan
         if plan is None or not self._is_due(plan.settings, step):
@@ -114,14 +103,14 @@ class Corrector:
     def _is_due(self, settings: SelfCorrectionSettings, step: int) -> bool:
         if settings.kind == "off" or step == 0 or step <= self._corrected_to:
             return False
-        return step % settings.every_steps == 0 or step == self.prepared.batches.steps_total
+        return step % settings.every_steps == 0 or step == self.attempt.prepared.batches.steps_total
 
     def _take(self, plan: CorrectionPlan, step: int, global_step: int, spare_s: float) -> None:
         """Take a round and report it, or why there is none. Raises YieldRequested, CorrectionFailed."""
         began = time.perf_counter()
         failure: RoundFailure = "code"
         problem = ""
-        self.heartbeats.beat("self_correct", 0, 1, force=True)
+        self.attempt.heartbeats.beat("self_correct", 0, 1, force=True)
         try:
             self._answer(plan, step, global_step, began, spare_s)
         except YieldRequested:
@@ -147,9 +136,9 @@ class Corrector:
             return
         free_cache()
         seconds = time.perf_counter() - began
-        self.channel.send(
+        self.attempt.channel.send(
             SelfCorrectionFailed(
-                attempt=self.attempt,
+                attempt=self.attempt.number,
                 global_step=global_step,
                 step=step,
                 failure=failure,
@@ -161,21 +150,24 @@ class Corrector:
 
     def _answer(self, plan: CorrectionPlan, step: int, global_step: int, began: float, spare_s: float) -> None:
         settings, seed = plan.settings, round_seed(plan.settings.seed, global_step)
-        tokenizer = self.tokenizer()
-        encoder, maker = Encoder(tokenizer, self.prepared.settings.data, self.limits()), QuestionMaker(tokenizer)
+        tokenizer = self.attempt.tokenizer()
+        encoder, maker = (
+            Encoder(tokenizer, self.attempt.prepared.settings.data, self.attempt.limits()),
+            QuestionMaker(tokenizer),
+        )
         prompts = self._choose(plan, seed, encoder, maker)
-        ends = end_tokens(self.trained.model.generation_config, tokenizer, encoder.end_of_turn)
+        ends = end_tokens(self.attempt.trained.model.generation_config, tokenizer, encoder.end_of_turn)
 
         def watch(done: int, total: int) -> None:
             self._beat(done, total)
             self._spacing.check(began, done, total, spare_s)
 
-        with answering(self.trained.model):
+        with answering(self.attempt.trained.model):
             given = self._generate(settings, seed, prompts, ends, maker, watch, global_step)
             pairs = [
                 (prompt.question.ids, replies[0].ids) for prompt, replies in zip(prompts, given.replies, strict=True)
             ]
-            kl = base_divergence(self.trained, pairs, self._beat)
+            kl = base_divergence(self.attempt.trained, pairs, self._beat)
         answered, right = self._judge(settings, prompts, given)
         failpoint("corrected")
         if torch.cuda.is_initialized():
@@ -183,9 +175,9 @@ class Corrector:
         seconds = time.perf_counter() - began
         tokens = sum(reply.tokens for replies in given.replies for reply in replies)
         count = len(prompts) * settings.answers
-        self.channel.send(
+        self.attempt.channel.send(
             SelfCorrected(
-                attempt=self.attempt,
+                attempt=self.attempt.number,
                 global_step=global_step,
                 step=step,
                 seed=seed,
@@ -205,10 +197,20 @@ class Corrector:
 
     def _choose(self, plan: CorrectionPlan, seed: int, encoder: Encoder, maker: QuestionMaker) -> list[KnownPrompt]:
         """Return the prompts of a round. Raises _NoPrompts, OSError."""
-        job = self.prepared.settings
-        held_out = read_validation_set(validation_path(self.home, job.sources.validation_sha256), job.data).content
+        job = self.attempt.prepared.settings
+        held_out = read_validation_set(
+            validation_path(self.attempt.home, job.sources.validation_sha256), job.data
+        ).content
         prompts = choose_prompts(
-            self.home / "data", plan.sources, seed, plan.settings.prompts, job, held_out, encoder, maker, self._beat
+            self.attempt.home / "data",
+            plan.sources,
+            seed,
+            plan.settings.prompts,
+            job,
+            held_out,
+            encoder,
+            maker,
+            self._beat,
         )
         if not prompts:
             raise _NoPrompts
@@ -225,7 +227,7 @@ class Corrector:
         global_step: int,
     ) -> _Given:
         """Return `settings.answers` answers to each prompt. Each pass over all prompts has its own seed."""
-        limits = self.limits()
+        limits = self.attempt.limits()
         replies: list[list[Reply]] = [[] for _ in prompts]
         for turn in range(settings.answers):
             asked = Sampling(
@@ -236,12 +238,12 @@ class Corrector:
                 watch(turn * total + done, settings.answers * total)
 
             made = answer_all(
-                self.trained.model,
+                self.attempt.trained.model,
                 [prompt.question.ids for prompt in prompts],
-                choose_sampling(asked, self.trained.model.generation_config),
+                choose_sampling(asked, self.attempt.trained.model.generation_config),
                 ends,
                 limits.positions if limits.positions is not None else limits.trained_positions,
-                self.trained.arithmetic,
+                self.attempt.trained.arithmetic,
                 watch_turn,
                 before_batch=lambda count: inject_out_of_memory("self_correction", global_step, count),
             )
@@ -262,7 +264,7 @@ class Corrector:
             answers = []
             for text, times in whole.items():
                 self._beat()
-                verdict = judge(check, prompt.messages, prompt.question.expected, text, self.home, self._beat)
+                verdict = judge(check, prompt.messages, prompt.question.expected, text, self.attempt.home, self._beat)
                 problem = problem or verdict.problem
                 if verdict.right is None:
                     continue
@@ -277,8 +279,8 @@ class Corrector:
         return tuple(made), right
 
     def _beat(self, done: int = 0, total: int = 1) -> None:
-        self.heartbeats.beat("self_correct", done, total)
-        if self.channel.yield_requested():
+        self.attempt.heartbeats.beat("self_correct", done, total)
+        if self.attempt.channel.yield_requested():
             raise YieldRequested("the next attempt answers again")
 
     def _end_round(self, step: int, seconds: float | None = None) -> None:
@@ -287,23 +289,13 @@ class Corrector:
 
     def _put_off(self, settings: SelfCorrectionSettings, step: int, global_step: int) -> None:
         """Report, once for each cost, that a round is put off."""
-        spacing, round_s = self._spacing, self._spacing.round_s
-        assert round_s is not None  # else nothing says that it costs too much
         self._corrected_to = max(step, self._corrected_to)
-        if not spacing.is_news(round_s):
-            return
-        total = self.prepared.batches.steps_total
-        self.channel.send(
-            SelfCorrectionPutOff(
-                attempt=self.attempt,
-                global_step=global_step,
-                step=step,
-                round_s=round_s,
-                trained_s=spacing.trained_s,
-                cost_max=settings.cost_max,
-                next_step=spacing.affordable_step(step, settings.every_steps, total, settings.cost_max),
+        total = self.attempt.prepared.batches.steps_total
+        found = self._spacing.put_off(step, settings.every_steps, total, settings.cost_max)
+        if found is not None:
+            self.attempt.channel.send(
+                SelfCorrectionPutOff(attempt=self.attempt.number, global_step=global_step, step=step, **found._asdict())
             )
-        )
 
 
 class _NoPrompts(Exception):

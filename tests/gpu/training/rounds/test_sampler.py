@@ -17,8 +17,9 @@ from events.samples import ANSWER_BYTES, SampleBudget, SamplePlan, SamplesSettin
 from events.settings import DataSettings, JobSettings
 from gpu.errors import SamplingFailed
 from gpu.generate import answers
-from gpu.training.sampler import Sampler
-from gpu.training.spacing import Spacing
+from gpu.training.attempt import Attempt
+from gpu.training.rounds.sampler import Sampler
+from gpu.training.rounds.spacing import Spacing
 from tests.gpu.helpers import FULL, LORA, QLORA, FakeChannel, Home, settings
 from tests.harness.tiny_model import make_rows
 
@@ -174,19 +175,17 @@ def test_other_samples_have_an_unknown_cost_and_their_own_questions() -> None:
     """A request for the same samples keeps both."""
     unused: Any = None
     orders: list[Sample] = []
-    sampler = Sampler(
-        attempt=1,
+    attempt = Attempt(
+        number=1,
         home=Path(),
-        prepared=unused,
+        prepared=cast("Any", SimpleNamespace(validation=None)),
         trained=unused,
         tokenizer=unused,
         limits=unused,
-        plan=plan(8),
-        budget=SampleBudget(abandoned=True, round_s=9.0),
         channel=cast("Any", SimpleNamespace(take_sample_order=lambda: orders.pop())),
         heartbeats=unused,
     )
-    sampler.prepared = cast("Any", SimpleNamespace(validation=None))
+    sampler = Sampler(attempt, plan(8), SampleBudget(abandoned=True, round_s=9.0))
     questions = sampler._questions = cast("Any", ["What?"])
     for changed, kept, round_s in (
         (plan(8), questions, 9.0),

@@ -13,8 +13,8 @@ from events.self_correction import ANSWER_BYTES, CorrectionPlan, SelfCorrectionS
 from events.settings import DataSettings, JobSettings
 from gpu.errors import CorrectionFailed
 from gpu.generate import answers
-from gpu.training import corrector
-from gpu.training.spacing import Spacing
+from gpu.training.rounds import corrector
+from gpu.training.rounds.spacing import Spacing
 from tests.gpu.helpers import FULL, LORA, QLORA, FakeChannel, Home, settings
 from tests.harness.tiny_model import make_rows
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
+from typing import NamedTuple
 
 PROBE_STEPS = 8
 """Tokens of each answer after which the cost of a round is estimated: few, and more than the first ones, which are
@@ -25,6 +26,15 @@ class TooExpensive(Exception):
     def __init__(self, round_s: float) -> None:
         super().__init__()
         self.round_s = round_s
+
+
+class PutOff(NamedTuple):
+    """A round that is put off; fields as in the events."""
+
+    round_s: float
+    trained_s: float
+    cost_max: float
+    next_step: int | None
 
 
 @dataclass
@@ -76,13 +86,14 @@ class Spacing:
         self.round_s = self.round_s if seconds is None else seconds
         self.trained_s = self.wasted_s = 0.0
 
-    def is_news(self, round_s: float) -> bool:
-        """True if a put-off is to be reported: once for each cost."""
-        said, self.said_s = self.said_s, self.said_s or round_s
-        if said is not None and 1 / SAID_AGAIN < round_s / said < SAID_AGAIN:
-            return False
-        self.said_s = round_s
-        return True
+    def put_off(self, step: int, every: int, total: int, cost_max: float) -> PutOff | None:
+        """Put the round after step `step` off. Return what to report, once for each cost; else None."""
+        assert self.round_s is not None  # else nothing says that it costs too much
+        said, self.said_s = self.said_s, self.said_s or self.round_s
+        if said is not None and 1 / SAID_AGAIN < self.round_s / said < SAID_AGAIN:
+            return None
+        self.said_s = self.round_s
+        return PutOff(self.round_s, self.trained_s, cost_max, self.affordable_step(step, every, total, cost_max))
 
     def affordable_step(self, step: int, every: int, total: int, cost_max: float) -> int | None:
         """Return the next step at which a round is due and costs little enough, if steps take as long as before; None:

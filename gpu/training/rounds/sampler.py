@@ -3,18 +3,17 @@
 Samples change nothing: no gradient is kept, the modes are restored, and each micro-batch of training seeds the random
 generators itself. So a run with samples and a run without them end with the same bits.
 
-A round is taken only if it costs at most `cost_max` of the training since the last one (`gpu.training.spacing`).
+A round is taken only if it costs at most `cost_max` of the training since the last one (`gpu.training.rounds.spacing`).
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
@@ -34,7 +33,6 @@ from events.samples import (
 )
 from gpu.data.encode.encoder import Encoder
 from gpu.data.plan.held_out import validation_path
-from gpu.data.plan.prepare import PreparedJob
 from gpu.errors import SamplingFailed, YieldRequested, is_out_of_memory
 from gpu.generate.answers import Reply, answer_all, answering, free_cache
 from gpu.generate.questions import (
@@ -45,12 +43,10 @@ from gpu.generate.questions import (
     questions_of_tokens,
 )
 from gpu.generate.sampling import choose_sampling, end_tokens
-from gpu.ipc.worker_channel import Heartbeats, WorkerChannel
-from gpu.model.build import TrainedModel
-from gpu.model.limits import ModelLimits
 from gpu.runtime.driver import is_driver_error
 from gpu.runtime.faults import inject_out_of_memory
-from gpu.training.spacing import Spacing, TooExpensive
+from gpu.training.attempt import Attempt
+from gpu.training.rounds.spacing import Spacing, TooExpensive
 
 NO_ROWS = (
     "there are no held-out rows to ask: set [data] validation or holdout (and [evaluation] rows), or name a file of "
@@ -70,16 +66,9 @@ class _Tools(NamedTuple):
 class Sampler:
     """Takes the samples of one attempt."""
 
-    attempt: int
-    home: Path
-    prepared: PreparedJob
-    trained: TrainedModel
-    tokenizer: Callable[[], Any]
-    limits: Callable[[], ModelLimits]
+    attempt: Attempt
     plan: SamplePlan
     budget: SampleBudget
-    channel: WorkerChannel
-    heartbeats: Heartbeats
 
     def __post_init__(self) -> None:
         self._asked = self.budget.asked
@@ -99,7 +88,7 @@ class Sampler:
 
         Raises SamplingFailed if this process cannot be used after the error.
         """
-        if (order := self.channel.take_sample_order()) is not None:
+        if (order := self.attempt.channel.take_sample_order()) is not None:
             if (order.plan.settings.prompts, order.plan.prompts_sha256) != (
                 self.plan.settings.prompts,
                 self.plan.prompts_sha256,
@@ -119,19 +108,19 @@ class Sampler:
 
     def _is_due(self, step: int) -> bool:
         prompts = self.plan.settings.prompts
-        has_rows = self.prepared.validation is not None
+        has_rows = self.attempt.prepared.validation is not None
         is_on = not self.budget.abandoned and (isinstance(prompts, str) or (prompts > 0 and has_rows))
         return self._asked or (is_on and step > self._sampled_to and self._is_planned(step))
 
     def _is_planned(self, step: int) -> bool:
         every = self.plan.settings.every_steps
-        return every > 0 and step > 0 and (step % every == 0 or step == self.prepared.batches.steps_total)
+        return every > 0 and step > 0 and (step % every == 0 or step == self.attempt.prepared.batches.steps_total)
 
     def _take(self, step: int, global_step: int, spare_s: float) -> None:
         """Take samples and report them, or why there are none. Raises YieldRequested, SamplingFailed."""
         began = time.perf_counter()
         problem, failure = "", "prompts"
-        self.heartbeats.beat("sample", 0, 1, force=True)
+        self.attempt.heartbeats.beat("sample", 0, 1, force=True)
         try:
             questions = self._find_questions()
             if questions is None:
@@ -161,9 +150,9 @@ class Sampler:
         if is_known and failure == "prompts":  # it stays until somebody changes the file or the settings
             self._end_round(step)
             return
-        self.channel.send(
+        self.attempt.channel.send(
             SamplesFailed(
-                attempt=self.attempt,
+                attempt=self.attempt.number,
                 global_step=global_step,
                 step=step,
                 asked=self._asked,
@@ -182,23 +171,23 @@ class Sampler:
             seed=settings.seed,
             greedy=settings.temperature == 0,
         )
-        used = choose_sampling(asked, self.trained.model.generation_config)
-        limits = self.limits()
+        used = choose_sampling(asked, self.attempt.trained.model.generation_config)
+        limits = self.attempt.limits()
 
         def watch(done: int, total: int) -> None:
-            self.heartbeats.beat("sample", done, total)
-            if self.channel.yield_requested():
+            self.attempt.heartbeats.beat("sample", done, total)
+            if self.attempt.channel.yield_requested():
                 raise YieldRequested("the next attempt samples again")
             self._spacing.check(began, done, total, spare_s)
 
-        with answering(self.trained.model):
+        with answering(self.attempt.trained.model):
             replies = answer_all(
-                self.trained.model,
+                self.attempt.trained.model,
                 [question.ids for question in questions],
                 used,
                 tools.ends,
                 limits.positions if limits.positions is not None else limits.trained_positions,
-                self.trained.arithmetic,
+                self.attempt.trained.arithmetic,
                 watch,
                 before_batch=lambda count: inject_out_of_memory("samples", global_step, count),
             )
@@ -209,9 +198,9 @@ class Sampler:
         if torch.cuda.is_initialized():
             torch.cuda.synchronize()
         seconds = time.perf_counter() - began
-        self.channel.send(
+        self.attempt.channel.send(
             Sampled(
-                attempt=self.attempt,
+                attempt=self.attempt.number,
                 global_step=global_step,
                 step=step,
                 asked=self._asked,
@@ -232,24 +221,13 @@ class Sampler:
 
     def _put_off(self, step: int, global_step: int) -> None:
         """Report, once for each cost, that samples are put off."""
-        spacing, settings = self._spacing, self.plan.settings
-        round_s = spacing.round_s
-        assert round_s is not None  # else nothing says that it costs too much
+        settings, total = self.plan.settings, self.attempt.prepared.batches.steps_total
         self._sampled_to = max(step, self._sampled_to)
-        if not spacing.is_news(round_s):
-            return
-        total = self.prepared.batches.steps_total
-        self.channel.send(
-            SamplesPutOff(
-                attempt=self.attempt,
-                global_step=global_step,
-                step=step,
-                round_s=round_s,
-                trained_s=spacing.trained_s,
-                cost_max=settings.cost_max,
-                next_step=spacing.affordable_step(step, settings.every_steps, total, settings.cost_max),
+        found = self._spacing.put_off(step, settings.every_steps, total, settings.cost_max)
+        if found is not None:
+            self.attempt.channel.send(
+                SamplesPutOff(attempt=self.attempt.number, global_step=global_step, step=step, **found._asdict())
             )
-        )
 
     # -- questions ------------------------------------------------------------------------------------------------
 
@@ -266,23 +244,25 @@ class Sampler:
         if settings.prompts == 0:
             raise QuestionsUnusable("[samples] prompts is 0")
         if isinstance(settings.prompts, int):
-            rows = self.prepared.validation
+            rows = self.attempt.prepared.validation
             return [] if rows is None else questions_of_tokens(rows, settings.prompts, tools.maker)
-        path = validation_path(self.home, self.plan.prompts_sha256)
+        path = validation_path(self.attempt.home, self.plan.prompts_sha256)
         assert path is not None  # the daemon keeps the file, or says why it cannot
 
         def beat() -> None:
-            self.heartbeats.beat("sample", 0, 1)
-            if self.channel.yield_requested():
+            self.attempt.heartbeats.beat("sample", 0, 1)
+            if self.attempt.channel.yield_requested():
                 raise YieldRequested("the next attempt samples again")
 
-        return questions_of_file(path, self.prepared.settings.data, tools.encoder, tools.maker, PROMPTS_MAX, beat)
+        return questions_of_file(
+            path, self.attempt.prepared.settings.data, tools.encoder, tools.maker, PROMPTS_MAX, beat
+        )
 
     def _tools(self) -> _Tools:
         if self._made is None:
-            tokenizer = self.tokenizer()
-            encoder = Encoder(tokenizer, self.prepared.settings.data, self.limits())
-            ends = end_tokens(self.trained.model.generation_config, tokenizer, encoder.end_of_turn)
+            tokenizer = self.attempt.tokenizer()
+            encoder = Encoder(tokenizer, self.attempt.prepared.settings.data, self.attempt.limits())
+            ends = end_tokens(self.attempt.trained.model.generation_config, tokenizer, encoder.end_of_turn)
             self._made = _Tools(encoder, QuestionMaker(tokenizer), ends)
         return self._made
 

@@ -1,0 +1,1 @@
+"""Rounds of answers at step boundaries: samples and self-correction. They change no weights."""
