@@ -250,7 +250,8 @@ class VersionSettings(Section, frozen=True, kw_only=True):
     """"warn": the head moves to each new version; if it is worse, that is journaled and runs a hook. "hold": the head
     moves to a version after its evaluation; if it is worse, a person decides. "off": versions are not judged."""
     max_forgetting: NonNegative = 0.1
-    """A version is worse if the loss on the held-out rows of a file surely rose by more than this, nats per token."""
+    """A version is worse if the loss on the held-out rows of a file rose, and the 95 % interval of the rise is above
+    this, nats per token."""
     max_drop: Portion = 0.05
     """A version is worse if the share of right answers fell by more than this."""
 

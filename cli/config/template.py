@@ -88,7 +88,7 @@ _COMMENTS: dict[str, str] = {
     "consolidation.missed": '"run": catch up on a night without a daemon; "skip": do not',
     "consolidation.space_factor": "free disk space that a consolidation needs, as a multiple of the model's size",
     "versions.gate": 'a version that is worse: "warn" says so; "hold" keeps the head off it; "off": not judged',
-    "versions.max_forgetting": "worse: the loss on held-out rows of a file surely rose by more, nats per token",
+    "versions.max_forgetting": "worse: a file's held-out loss rose by more (its 95 % interval), nats per token",
     "versions.max_drop": "worse: the share of right answers to questions fell by more",
     "retention.versions": "keep the newest N; 0: all",
     "retention.backups": "keep the newest N, however old",

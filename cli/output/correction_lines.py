@@ -19,7 +19,7 @@ def correction_text(event: AnyEvent) -> str | None:
         case kinds.SelfCorrectionAbandoned():
             return f"the worker failed in a round of self-correction ({event.failure}); the job continues without them"
         case kinds.SelfCorrectionFileStarted():
-            return f"self-correction has rows for a file: {event.name} is queued when nothing trains"
+            return f"self-correction has enough rows: {event.name} is queued when nothing trains"
         case kinds.SelfCorrectionFileQueued():
             return (
                 f"{event.name}: {event.rows} rows of own answers, {event.references} reference rows, {event.replayed} "

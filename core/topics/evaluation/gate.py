@@ -62,8 +62,8 @@ def _forgotten(changes: tuple[FileChange, ...], limit: float, name_of: Callable[
     change, low, worst = max(forgotten)
     others = f" (and of {len(forgotten) - 1} more)" if len(forgotten) > 1 else ""
     return (
-        f"the loss on held-out rows of {name_of(worst)}{others} rose by {change:.2f} nats per token, surely by "
-        f"{low:.2f} (max_forgetting {limit:g})"
+        f"the loss on held-out rows of {name_of(worst)}{others} rose by {change:.2f} nats per token (95 % "
+        f"interval from {low:.2f}, max_forgetting {limit:g})"
     )
 
 

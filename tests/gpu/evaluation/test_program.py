@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import pytest
 
 from gpu.evaluation import program
 from gpu.evaluation.program import ProgramEnd, program_problem, run_program, split_command
+from tests.waiting import eventually
 
 STUBBORN = """
 import os, signal, sys, time
@@ -41,12 +41,8 @@ def run(command: Sequence[str], given: str = "", timeout_s: float = 10.0) -> Pro
 
 
 def wait_for_pid(path: Path) -> int:
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        if path.exists() and path.read_text():
-            return int(path.read_text())
-        time.sleep(0.01)
-    raise AssertionError("the program did not start")
+    eventually(lambda: path.exists() and path.read_text())
+    return int(path.read_text())
 
 
 def test_the_examples_are_right() -> None:
@@ -99,10 +95,7 @@ def test_a_program_ends_when_its_worker_is_killed(tmp_path: Path) -> None:
     pid = wait_for_pid(pid_file)
     os.kill(worker.pid, signal.SIGKILL)
     worker.wait()
-    deadline = time.monotonic() + 10
-    while psutil.pid_exists(pid) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not psutil.pid_exists(pid)
+    eventually(lambda: not psutil.pid_exists(pid), within_s=10)
 
 
 def test_output_without_end_does_no_harm() -> None:

@@ -1,4 +1,4 @@
-"""The gate's policy: noise alone holds nothing, and what surely got worse is named."""
+"""The gate's policy: noise alone holds nothing, and what got worse beyond chance is named."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def test_what_may_be_noise_is_not_worse(changes: tuple[FileChange, ...]) -> None
 def test_the_worst_file_is_named() -> None:
     reason = judge(change("a", 0.3, 0.2), change("b", 0.7, 0.11), change("a", 0.0, -0.1))
     assert reason == (
-        "the loss on held-out rows of b.jsonl (and of 1 more) rose by 0.70 nats per token, surely by 0.11 "
-        "(max_forgetting 0.1)"
+        "the loss on held-out rows of b.jsonl (and of 1 more) rose by 0.70 nats per token (95 % interval from 0.11, "
+        "max_forgetting 0.1)"
     )
 
 

@@ -46,10 +46,10 @@ def test_a_put_off_is_news_once_for_each_cost() -> None:
     """Until the cost has changed by a factor of two, or the settings have changed."""
     spacing = Spacing(0.0, None)
 
-    def is_told(round_s: float) -> bool:
+    def is_reported(round_s: float) -> bool:
         spacing.round_s = round_s
         return spacing.put_off(8, 8, 100, 0.01) is not None
 
-    assert [is_told(cost) for cost in (1.0, 1.5, 3.5, 3.0)] == [True, False, True, False]
+    assert [is_reported(cost) for cost in (1.0, 1.5, 3.5, 3.0)] == [True, False, True, False]
     spacing.forget_cost()
-    assert is_told(3.0)
+    assert is_reported(3.0)
